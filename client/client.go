@@ -1,0 +1,132 @@
+// Package client is the door to the drivers that ask: what a client is told,
+// and what it counts. The engines stand in the back rooms; raw makes its own
+// system calls and decides to the segment who closes first.
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Closing says when the client closes a connection.
+type Closing string
+
+// The ways of closing.
+const (
+	First Closing = "first" // as soon as it has the answer; the server waits for that
+	Last  Closing = "last"  // only after it has seen the server's FIN
+	Both  Closing = "both"  // at the same time as the server: neither has seen the other's FIN
+	Reset Closing = "reset" // as First, with SO_LINGER 0: RST instead of FIN
+)
+
+// Options tells a client what to do. A load ends when Count requests were
+// started or Duration is over, whichever comes first.
+type Options struct {
+	// Destinations are used in turn, one a connection. At least one.
+	Destinations []netip.AddrPort `json:"destinations"`
+	// Count is the number of requests. Zero: as many as Duration allows.
+	Count int64 `json:"count"`
+	// Rate is the number of requests started a second, an open loop: starts
+	// are due by the clock, whatever became of the ones before. Zero is a
+	// closed loop: a request starts when another has ended.
+	Rate float64 `json:"rate"`
+	// Duration bounds the load. Required.
+	Duration time.Duration `json:"duration_ns"`
+	// Concurrency is the most requests under way at a time, and the size of
+	// the pool. At least 1.
+	Concurrency int `json:"concurrency"`
+	// Keepalive sends many requests over a connection, from a pool of
+	// Concurrency connections that is filled first, used in turn, and closed
+	// when the load ends. Otherwise each request opens a connection.
+	Keepalive bool `json:"keepalive"`
+	// Closing says who closes first. Required.
+	Closing Closing `json:"closing"`
+	// Timeout bounds one request, connect included. Required.
+	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// Validate says what is missing.
+func (o Options) Validate() error {
+	switch {
+	case len(o.Destinations) == 0:
+		return errors.New("client: no destination")
+	case o.Duration <= 0:
+		return errors.New("client: duration must be above zero")
+	case o.Timeout <= 0:
+		return errors.New("client: timeout must be above zero")
+	case o.Concurrency < 1:
+		return errors.New("client: concurrency must be at least 1")
+	case o.Count < 0 || o.Rate < 0:
+		return errors.New("client: count and rate must not be negative")
+	}
+	switch o.Closing {
+	case First, Last, Both, Reset:
+		return nil
+	}
+	return fmt.Errorf("client: closing %q is none of first, last, both, reset", o.Closing)
+}
+
+// A Phase is what a request was doing when it failed.
+type Phase string
+
+// The phases.
+const (
+	Connect Phase = "connect"
+	Send    Phase = "send"
+	Receive Phase = "receive"
+	Closed  Phase = "close" // the answer was there, the end of the connection was not clean
+)
+
+// An Error counts failures of one kind.
+type Error struct {
+	// Errno is the name that errno(3) gives ("EADDRNOTAVAIL"); "EOF" where the
+	// peer closed before its answer was whole; "EPROTO" where the answer was
+	// no 200 of HTTP/1.1; "ETIMEDOUT" also where Options.Timeout passed.
+	Errno  string `json:"errno"`
+	Phase  Phase  `json:"phase"`
+	Reused bool   `json:"reused"` // on a connection that had carried a request before
+	Count  int64  `json:"count"`
+}
+
+// Stats is what a client has counted so far. Times are ns since the start of
+// the trial.
+type Stats struct {
+	At    int64 `json:"at_ns"`
+	Begin int64 `json:"begin_ns"` // of the load
+	End   int64 `json:"end_ns"`   // of the load, all connections closed; 0 while it goes on
+
+	Started int64 `json:"started"`
+	OK      int64 `json:"ok"`
+	Failed  int64 `json:"failed"`
+	Fresh   int64 `json:"fresh"`  // requests sent on a new connection
+	Reused  int64 `json:"reused"` // requests sent on a connection that had carried one before
+	// Late counts the requests of an open loop that started more than 1 ms
+	// after they were due; LateMost is the worst of them, in ns.
+	Late     int64 `json:"late"`
+	LateMost int64 `json:"late_most_ns"`
+
+	Attempted int64 `json:"connections_attempted"`
+	Opened    int64 `json:"connections_opened"` // connect() succeeded
+	// How connections ended: closed by this side before it had seen the
+	// peer's FIN, after that, by RST from here, or after a failure.
+	ClosedFirst  int64 `json:"closed_first"`
+	ClosedLast   int64 `json:"closed_last"`
+	ClosedReset  int64 `json:"closed_reset"`
+	ClosedFailed int64 `json:"closed_failed"`
+
+	Errors []Error `json:"errors,omitempty"`
+	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system, from Begin on
+}
+
+// Control ties a running client to whoever runs it. Report and Idle are called
+// from the driver's thread and must not block long.
+type Control struct {
+	Clock  func() int64 // ns since the start of the trial
+	Epoch  int64        // CLOCK_MONOTONIC at the start of the trial, ns
+	Report func(Stats)  // several times a second
+	// Idle is called when the load is over and the pool waits to be closed:
+	// the moment for the server to close its ends, where that is its part.
+	Idle func()
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twlab/twlab/scenarios"
+)
+
+// planFlags are what shapes a plan, the same for plan and run.
+type planFlags struct {
+	variants []string
+	set      []string
+	expect   []string
+	seed     uint64
+}
+
+func (f *planFlags) register(c *cobra.Command) {
+	c.Flags().StringSliceVar(&f.variants, "variant", nil, "run only this variant (again for more)")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "set `path=value` for all variants, such as traffic.rate=500/s or link=loopback")
+	c.Flags().StringArrayVar(&f.expect, "expect", nil, "expect this too, such as 'client.time_wait.peak <= 100'")
+	c.Flags().Uint64Var(&f.seed, "seed", 1, "decides the order of the trials")
+	_ = c.RegisterFlagCompletionFunc("variant", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, a := range args {
+			if s, err := scenarios.Find(a); err == nil {
+				names = append(names, s.VariantNames()...)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// plans resolves the named scenarios. All that can be wrong in them is the
+// caller's, but a file that cannot be read.
+func (f *planFlags) plans(names []string) ([]*scenarios.Plan, error) {
+	var overrides []scenarios.Override
+	for _, s := range f.set {
+		o, err := scenarios.ParseOverride(s)
+		if err != nil {
+			return nil, usage(err)
+		}
+		overrides = append(overrides, o)
+	}
+	var out []*scenarios.Plan
+	for _, name := range names {
+		s, err := scenarios.Find(name)
+		if err != nil {
+			var pe *os.PathError
+			if errors.As(err, &pe) && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+			return nil, usage(err)
+		}
+		p, err := s.Plan(f.seed, f.variants, overrides)
+		if err != nil {
+			return nil, usage(err)
+		}
+		if err := p.AddExpectations(f.expect); err != nil {
+			return nil, usage(fmt.Errorf("--expect: %w", err))
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// completeScenarios completes the names of built-in scenarios, and files.
+func completeScenarios(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return scenarios.Names(), cobra.ShellCompDirectiveDefault
+}
+
+func newPlan(e env) *cobra.Command {
+	var f planFlags
+	c := &cobra.Command{
+		Use:               "plan NAME|FILE...",
+		Short:             "Show what a run would do and need; run nothing",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeScenarios,
+		RunE: func(_ *cobra.Command, args []string) error {
+			plans, err := f.plans(args)
+			if err != nil {
+				return err
+			}
+			for _, p := range plans {
+				if err := printPlan(e, p); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func printPlan(e env, p *scenarios.Plan) error {
+	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // Flush returns what went wrong
+	say("%s: %s\n\n", p.Scenario.Name, p.Scenario.Question)
+	say("trial\tvariant\trequests\tconnections\tdestinations\tports each\tof\topen files\tseconds\t\n")
+	for _, t := range p.Trials {
+		c := t.Cost()
+		say("%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t\n", t.Number, t.Variant, c.Requests, c.Connections, t.Destinations, c.Ports,
+			t.PortRange(), c.Files, c.Wall.Seconds())
+	}
+	say("\n%d trials, one after another, about %s; up to %d open files in one process\n",
+		len(p.Trials), time.Duration(math.Ceil(p.Wall().Seconds()))*time.Second, p.Files())
+	return w.Flush()
+}

@@ -1,0 +1,99 @@
+package role
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/twlab/twlab/client"
+	clientraw "github.com/twlab/twlab/client/raw"
+	"github.com/twlab/twlab/internal/pace"
+	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/server"
+	serverraw "github.com/twlab/twlab/server/raw"
+)
+
+// options waits for the first frame, which says what to do.
+func (p *peer) options(ctx context.Context, into any) (epoch int64, err error) {
+	f, err := p.next(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if f.Kind != frameOptions {
+		return 0, fmt.Errorf("frame %q stands where %q belongs", f.Kind, frameOptions)
+	}
+	var raw json.RawMessage
+	s := start{Options: &raw}
+	if err := f.Decode(&s); err != nil {
+		return 0, err
+	}
+	return s.Epoch, json.Unmarshal(raw, into)
+}
+
+// report sends running figures; a pipe that is gone ends the role anyway.
+func report[T any](p *peer) func(T) {
+	return func(s T) { _ = p.Send(results.FrameStats, "", s) }
+}
+
+func runClient(ctx context.Context, p *peer) error {
+	var o client.Options
+	epoch, err := p.options(ctx, &o)
+	if err != nil {
+		return err
+	}
+	if err := p.Send(frameReady, "", nil); err != nil {
+		return err
+	}
+	for {
+		f, err := p.next(ctx)
+		if err != nil {
+			return err
+		}
+		if f.Kind == frameGo {
+			break
+		}
+	}
+	stats, err := clientraw.Run(ctx, o, client.Control{
+		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[client.Stats](p),
+		Idle: func() { _ = p.Send(frameIdle, "", nil) },
+	})
+	if err != nil {
+		return err
+	}
+	return p.Send(frameDone, "", stats)
+}
+
+func runServer(ctx context.Context, p *peer) error {
+	var o server.Options
+	epoch, err := p.options(ctx, &o)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var release server.Signal
+	var orders sync.WaitGroup
+	defer orders.Wait()
+	defer stop()
+	orders.Go(func() {
+		for {
+			f, err := p.next(ctx)
+			if err != nil || f.Kind == frameStop {
+				stop()
+				return
+			}
+			if f.Kind == frameRelease {
+				release.Raise()
+			}
+		}
+	})
+	stats, err := serverraw.Run(ctx, o, server.Control{
+		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[server.Stats](p), Release: &release,
+		Ready: func() { _ = p.Send(frameReady, "", nil) },
+	})
+	if err != nil {
+		return err
+	}
+	return p.Send(frameDone, "", stats)
+}

@@ -1,0 +1,129 @@
+package results
+
+import (
+	"slices"
+
+	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/measure"
+)
+
+// Metrics takes all metrics from a record. What could not be read is absent.
+// client.errors.ERRNO is there for the errors that happened; use Metric for
+// one that did not.
+func (r *Record) Metrics() map[string]float64 {
+	m := map[string]float64{}
+	c := r.Client
+	m["client.connections.opened"] = float64(c.Opened)
+	m["server.connections.accepted"] = float64(r.Server.Accepted)
+	m["client.requests.ok"] = float64(c.OK)
+	m["client.requests.failed"] = float64(c.Failed)
+	m["client.requests.late"] = float64(c.Late)
+	if sent := c.Fresh + c.Reused; sent > 0 {
+		m["client.reuse_ratio"] = float64(c.Reused) / float64(sent)
+	}
+	for _, e := range c.Errors {
+		m["client.errors."+e.Errno] += float64(e.Count)
+	}
+	m["client.cpu"] = float64(c.CPU) / 1e9
+	m["server.cpu"] = float64(r.Server.CPU) / 1e9
+	for i := range r.Stacks {
+		r.Stacks[i].metrics(m)
+	}
+	return m
+}
+
+func (s *Stack) metrics(m map[string]float64) {
+	m[s.Name+".sampler.cpu"] = float64(s.Sampler.CPU) / 1e9
+	if len(s.Snapshots) == 0 {
+		return
+	}
+	first, last := s.Snapshots[0].Counters, s.Snapshots[len(s.Snapshots)-1].Counters
+	delta := func(name string) (float64, bool) {
+		a, ok1 := first[name]
+		b, ok2 := last[name]
+		return float64(b - a), ok1 && ok2
+	}
+	t := s.Name + ".timewait_socks."
+	if v, ok := delta(measure.TimewaitRecycled); ok {
+		m[t+"recycled"] = v
+	}
+	if v, ok := delta(measure.TimewaitRefused); ok {
+		m[t+"refused"] = v
+	}
+	long, ok1 := delta(measure.TimewaitBorn)
+	short, ok2 := delta(measure.TimewaitBornShort)
+	if ok1 && ok2 {
+		m[t+"births"] = long + short
+		if alive, ok := delta(measure.TimewaitAlive); ok {
+			m[t+"deaths"] = long + short - alive
+		}
+	}
+	for _, host := range s.Hosts {
+		for _, state := range measure.States {
+			if c := summarize(s.curve(host, state)); c.known {
+				key := host + "." + state.Key()
+				m[key+".peak"], m[key+".mean"], m[key+".end"] = c.peak, c.mean, c.end
+			}
+		}
+	}
+}
+
+// A Point is the number of sockets at a time.
+type Point struct {
+	At int64 // ns since the trial's start
+	N  float64
+}
+
+// curve is the number of a host's sockets in a state over load and hold. It
+// has a point for each dump. TIME_WAIT has one for each reading of counters
+// too, where the host has its stack for itself: sockstat's tw, less the
+// FIN_WAIT2 minisocks that the last dump found among them.
+func (s *Stack) curve(host string, state measure.State) []Point {
+	var out []Point
+	alone := len(s.Hosts) == 1 && s.Name != lab.SharedStack
+	minisocks, dumped := 0, false
+	for _, snap := range s.Snapshots {
+		at := (snap.Begin + snap.End) / 2
+		if snap.Sockets != nil {
+			minisocks, dumped = snap.Minisocks, true
+			out = append(out, Point{at, float64(snap.Sockets.Host(host)[state])})
+			continue
+		}
+		if tw, ok := snap.Counters[measure.TimewaitAlive]; ok && alone && dumped && state == measure.TimeWait {
+			out = append(out, Point{at, float64(max(0, tw-int64(minisocks)))})
+		}
+	}
+	return out
+}
+
+// Curve returns a host's sockets in a state over time, for charts and people.
+func (r *Record) Curve(host string, state measure.State) []Point {
+	for i := range r.Stacks {
+		if slices.Contains(r.Stacks[i].Hosts, host) {
+			return r.Stacks[i].curve(host, state)
+		}
+	}
+	return nil
+}
+
+type summary struct {
+	peak, mean, end float64
+	known           bool
+}
+
+// summarize weighs each stretch between two points with the mean of both.
+func summarize(p []Point) summary {
+	if len(p) == 0 {
+		return summary{}
+	}
+	s := summary{peak: p[0].N, mean: p[0].N, end: p[len(p)-1].N, known: true}
+	area := 0.0
+	for i := 1; i < len(p); i++ {
+		s.peak = max(s.peak, p[i].N)
+		area += (p[i].N + p[i-1].N) / 2 * float64(p[i].At-p[i-1].At)
+	}
+	if span := p[len(p)-1].At - p[0].At; span > 0 {
+		s.mean = area / float64(span)
+	}
+	return s
+}

@@ -1,0 +1,110 @@
+// Package report turns a run into what people and programs read. A Report is
+// worked out once from stored records; a Format only writes it down, so that
+// no two formats can disagree about a verdict.
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/results/metric"
+	"github.com/twlab/twlab/scenarios"
+)
+
+// A Report is what a run came to.
+type Report struct {
+	Run          *results.Run
+	Variants     []results.VariantSummary
+	Verdict      results.Verdict
+	Expectations []scenarios.Outcome
+	Answer       string   // "" where a figure of it is absent
+	Warnings     []string // each with its variant
+}
+
+// New works out the report of a run.
+func New(run *results.Run) *Report {
+	r := &Report{Run: run, Variants: run.Summarize()}
+	r.Verdict, r.Expectations = run.Judge(r.Variants)
+	figure := func(variant, name string) (string, bool) {
+		i := slices.IndexFunc(r.Variants, func(v results.VariantSummary) bool { return v.Name == variant })
+		if i < 0 {
+			return "", false
+		}
+		v, ok := r.Variants[i].Value(name)
+		return format(v, name), ok
+	}
+	if r.Verdict != results.Failed {
+		if text, ok := run.Plan.Scenario.FillAnswer(figure); ok {
+			r.Answer = text
+		}
+	}
+	r.Warnings = append(r.Warnings, run.Warnings...)
+	for _, rec := range run.Records {
+		for _, w := range rec.Warnings {
+			r.Warnings = append(r.Warnings, rec.Trial.Variant+": "+w)
+		}
+	}
+	return r
+}
+
+// A Format writes reports.
+type Format struct {
+	Name  string
+	Write func(w io.Writer, r *Report) error
+}
+
+// Formats lists the formats by the names that --format takes.
+var Formats = []Format{
+	{"text", writeText},
+	{"json", writeJSON},
+}
+
+// Find returns the format of that name.
+func Find(name string) (Format, error) {
+	var names []string
+	for _, f := range Formats {
+		if f.Name == name {
+			return f, nil
+		}
+		names = append(names, f.Name)
+	}
+	return Format{}, fmt.Errorf("--format %s: write one of %s", name, strings.Join(names, ", "))
+}
+
+// format writes a figure of a metric for people.
+func format(v float64, name string) string {
+	def, _ := metric.Lookup(name)
+	switch def.Unit {
+	case "ratio":
+		s := strconv.FormatFloat(v*100, 'f', 1, 64)
+		if s == "100.0" && v < 1 { // never round a missing one away
+			s = "99.9"
+		}
+		return strings.TrimSuffix(s, ".0") + " %"
+	case "s":
+		return strconv.FormatFloat(v, 'f', 2, 64) + " s"
+	}
+	if v != 0 && v < 10 && v != float64(int64(v)) { // a mean
+		if v < 0.1 {
+			return "<0.1"
+		}
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return thousands(int64(v + 0.5))
+}
+
+// thousands writes 8000 as 8,000.
+func thousands(n int64) string {
+	if n < 0 {
+		return "-" + thousands(-n)
+	}
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,98 @@
+package results
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/twlab/twlab/results/metric"
+	"github.com/twlab/twlab/results/stats"
+	"github.com/twlab/twlab/scenarios"
+)
+
+// Metric returns one metric of a record. An error that did not happen is 0;
+// what could not be read is absent.
+func (r *Record) Metric(name string) (v float64, ok bool) {
+	v, ok = r.Metrics()[name]
+	if !ok && strings.HasPrefix(name, "client.errors.") {
+		return 0, true
+	}
+	return v, ok
+}
+
+// A VariantSummary is what the trials of a variant came to.
+type VariantSummary struct {
+	Name    string
+	Trials  int
+	Samples map[string]stats.Sample // by metric
+}
+
+// Value returns the centre of a metric.
+func (v VariantSummary) Value(name string) (float64, bool) {
+	if v.Trials > 0 && strings.HasPrefix(name, "client.errors.") && v.Samples[name].Values == nil {
+		return 0, true
+	}
+	s, ok := v.Samples[name].Summary()
+	return s.Center, ok
+}
+
+// Summarize sums up each variant, in the scenario's order.
+func (r *Run) Summarize() []VariantSummary {
+	var out []VariantSummary
+	for _, name := range r.Plan.Scenario.VariantNames() {
+		v := VariantSummary{Name: name, Samples: map[string]stats.Sample{}}
+		for _, rec := range r.Variant(name) {
+			for m, value := range rec.Metrics() {
+				def, _ := metric.Lookup(m)
+				s := v.Samples[m]
+				// An error that earlier trials did not meet was 0 there.
+				for strings.HasPrefix(m, "client.errors.") && len(s.Values) < v.Trials {
+					s.Values = append(s.Values, 0)
+				}
+				s.Values, s.Exact = append(s.Values, value), def.Exact
+				v.Samples[m] = s
+			}
+			v.Trials++
+		}
+		for m, s := range v.Samples { // and 0 in later ones
+			for strings.HasPrefix(m, "client.errors.") && len(s.Values) < v.Trials {
+				s.Values = append(s.Values, 0)
+			}
+			v.Samples[m] = s
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// A Verdict is what the expectations came to.
+type Verdict string
+
+// The verdicts. None is for a run without expectations.
+const (
+	Held   Verdict = "held"
+	Failed Verdict = "failed"
+	None   Verdict = "none"
+)
+
+// Judge checks the run's expectations against its summaries.
+func (r *Run) Judge(variants []VariantSummary) (Verdict, []scenarios.Outcome) {
+	verdict := None
+	var out []scenarios.Outcome
+	for _, e := range r.Plan.Scenario.Expect {
+		o := e.Judge(r.Plan.Scenario.VariantNames(), func(variant, name string) (float64, bool) {
+			i := slices.IndexFunc(variants, func(v VariantSummary) bool { return v.Name == variant })
+			if i < 0 {
+				return 0, false
+			}
+			return variants[i].Value(name)
+		})
+		out = append(out, o)
+		if verdict == None {
+			verdict = Held
+		}
+		if !o.Held {
+			verdict = Failed
+		}
+	}
+	return verdict, out
+}

@@ -1,0 +1,43 @@
+package scenarios
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+//go:embed library/*.yaml
+var library embed.FS
+
+// Names lists the built-in scenarios.
+func Names() []string {
+	files, err := fs.Glob(library, "library/*.yaml")
+	if err != nil {
+		panic(err) // the pattern is constant
+	}
+	var out []string
+	for _, f := range files {
+		out = append(out, strings.TrimSuffix(path.Base(f), ".yaml"))
+	}
+	return out
+}
+
+// Find returns a built-in scenario, or reads the file of that name: a name with a dot or
+// a slash in it is a file's.
+func Find(name string) (*Scenario, error) {
+	if strings.ContainsAny(name, "./") {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		return Parse(name, data)
+	}
+	data, err := library.ReadFile("library/" + name + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("no scenario is called %s%s (twlab list shows all; a file's name needs its ending)", name, DidYouMean(name, Names()))
+	}
+	return Parse(name+".yaml", data)
+}

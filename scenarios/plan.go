@@ -1,0 +1,152 @@
+package scenarios
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A Plan is a scenario resolved: all trials, in the order in which they run.
+type Plan struct {
+	Scenario *Scenario `json:"scenario"` // overrides applied; only the variants that run
+	Seed     uint64    `json:"seed"`
+	Trials   []Trial   `json:"trials"`
+}
+
+// A Trial is one variant, once, with everything that it needs to know.
+type Trial struct {
+	Number   int      `json:"number"` // in order of running, from 1
+	Scenario string   `json:"scenario"`
+	Variant  string   `json:"variant"`
+	Seed     uint64   `json:"seed"`
+	Settings Settings `json:"settings"`
+	// Destinations is the number of server addresses, "auto" resolved.
+	Destinations int `json:"destinations"`
+}
+
+// Plan resolves the scenario with the user's overrides. only names the
+// variants to run; none means all. The seed decides their order.
+func (s *Scenario) Plan(seed uint64, only []string, set []Override) (*Plan, error) {
+	r := *s
+	r.Variants = nil
+	for _, name := range only {
+		if !slices.ContainsFunc(s.Variants, func(v Variant) bool { return v.Name == name }) {
+			return nil, fmt.Errorf("scenario %s has no variant %s%s", s.Name, name, DidYouMean(name, s.VariantNames()))
+		}
+	}
+	for _, v := range s.Variants {
+		if len(only) > 0 && !slices.Contains(only, v.Name) {
+			continue
+		}
+		v.Settings = v.clone()
+		for _, o := range set {
+			if err := o.apply(&v); err != nil {
+				return nil, err
+			}
+		}
+		r.Variants = append(r.Variants, v)
+	}
+	// One number for all: variants differ in the one thing they are about.
+	auto := 1
+	for _, v := range r.Variants {
+		auto = max(auto, v.destinations())
+	}
+	p := &Plan{Scenario: &r, Seed: seed}
+	for _, v := range r.Variants {
+		t := Trial{Scenario: s.Name, Variant: v.Name, Seed: seed, Settings: v.Settings, Destinations: int(v.Traffic.Destinations)}
+		if t.Destinations == 0 {
+			t.Destinations = auto
+		}
+		p.Trials = append(p.Trials, t)
+	}
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(p.Trials), func(i, j int) { p.Trials[i], p.Trials[j] = p.Trials[j], p.Trials[i] })
+	for i := range p.Trials {
+		p.Trials[i].Number = i + 1
+	}
+	r.Expect = nil
+	for _, e := range s.Expect {
+		if !e.Needs(r.VariantNames()) {
+			r.Expect = append(r.Expect, e)
+		}
+	}
+	return p, nil
+}
+
+// AddExpectations adds the user's own claims. They may name only variants that
+// run.
+func (p *Plan) AddExpectations(texts []string) error {
+	for _, t := range texts {
+		e, err := ParseExpectation(t, p.Scenario.Variants)
+		if err != nil {
+			return err
+		}
+		p.Scenario.Expect = append(p.Scenario.Expect, e)
+	}
+	return nil
+}
+
+// VariantNames lists the variants in the order of the file.
+func (s *Scenario) VariantNames() []string {
+	var out []string
+	for _, v := range s.Variants {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
+// A Cost is what a trial is going to take.
+type Cost struct {
+	Requests    int64
+	Connections int64
+	Wall        time.Duration
+	Files       int   // open files of the busier driver
+	Ports       int64 // of the client, towards each destination
+}
+
+// startAndStop is what making and ending a world takes, with the wait for the
+// last segments.
+const startAndStop = 300 * time.Millisecond
+
+// otherFiles is what a driver opens beside its connections, with room.
+const otherFiles = 24
+
+// Cost forecasts what the trial takes. A closed loop is assumed to make 30,000
+// requests a second.
+func (t Trial) Cost() Cost {
+	tr := t.Settings.Traffic
+	c := Cost{
+		Requests: tr.requests(), Connections: tr.connections(),
+		Wall:  startAndStop + tr.expected() + time.Duration(t.Settings.Hold),
+		Files: tr.Concurrency + otherFiles,
+	}
+	c.Ports = (c.Connections + int64(t.Destinations) - 1) / int64(t.Destinations)
+	return c
+}
+
+// Limit bounds the trial in time: what it may take at most, and a minute for
+// making its world, for requests that never end and for the last segments.
+func (t Trial) Limit() time.Duration {
+	return t.Settings.Traffic.duration() + requestTimeout + time.Duration(t.Settings.Hold) + time.Minute
+}
+
+// Wall is how long the plan takes, one trial after another.
+func (p *Plan) Wall() time.Duration {
+	var sum time.Duration
+	for _, t := range p.Trials {
+		sum += t.Cost().Wall
+	}
+	return sum
+}
+
+// Files is the most open files that a driver of any trial needs.
+func (p *Plan) Files() int {
+	most := 0
+	for _, t := range p.Trials {
+		most = max(most, t.Cost().Files)
+	}
+	return most
+}
+
+// PortRange is the number of ports the trial's client chooses from.
+func (t Trial) PortRange() int64 { return t.Settings.portRange() }

@@ -1,0 +1,105 @@
+package scenarios
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twlab/twlab/lab"
+)
+
+// A Rate is a number of requests a second, written "500/s" or "500". Zero is
+// a closed loop.
+type Rate float64
+
+// MarshalText writes "500/s".
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func (r Rate) String() string { return strconv.FormatFloat(float64(r), 'f', -1, 64) + "/s" }
+
+// UnmarshalText reads what MarshalText writes; the "/s" may be left out.
+func (r *Rate) UnmarshalText(b []byte) error {
+	v, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(string(b), "/s")), 64)
+	if err != nil || v < 0 || v > 1e7 {
+		return fmt.Errorf("%q is not a rate: write requests a second, such as 500/s", b)
+	}
+	*r = Rate(v)
+	return nil
+}
+
+// A Duration is written as Go writes it: "1m30s", "250ms".
+type Duration time.Duration
+
+// MarshalText writes "250ms".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// UnmarshalText reads what MarshalText writes.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration: write it such as 250ms, 10s or 1m30s", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Destinations is a number of server addresses; zero is written "auto".
+type Destinations int
+
+// MarshalText writes "auto" or the number.
+func (d Destinations) MarshalText() ([]byte, error) {
+	if d == 0 {
+		return []byte("auto"), nil
+	}
+	return []byte(strconv.Itoa(int(d))), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (d *Destinations) UnmarshalText(b []byte) error {
+	if string(b) == "auto" {
+		*d = 0
+		return nil
+	}
+	n, err := strconv.Atoi(string(b))
+	if err != nil || n < 1 || n > lab.MaxDestinations {
+		return fmt.Errorf("%q destinations: write auto or a number from 1 to %d", b, lab.MaxDestinations)
+	}
+	*d = Destinations(n)
+	return nil
+}
+
+// A Close says who closes a connection first.
+type Close string
+
+// The orders of closing.
+const (
+	CloseClient Close = "client" // the client, once it has the answer
+	CloseServer Close = "server" // the server, once it has answered
+	CloseBoth   Close = "both"   // both at once: neither has seen the other's FIN
+	CloseReset  Close = "reset"  // the client, with SO_LINGER 0: RST, no FIN
+)
+
+// UnmarshalText accepts the four orders.
+func (c *Close) UnmarshalText(b []byte) error {
+	switch v := Close(b); v {
+	case CloseClient, CloseServer, CloseBoth, CloseReset:
+		*c = v
+		return nil
+	}
+	return fmt.Errorf("%q does not say who closes: write client, server, both or reset", b)
+}
+
+// link lets a scenario's link be checked where it is read.
+type link = lab.Link
+
+func checkLink(l link) error {
+	for _, known := range lab.Links {
+		if l == known {
+			return nil
+		}
+	}
+	return fmt.Errorf("link %q is none of %v", l, lab.Links)
+}

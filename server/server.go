@@ -1,0 +1,98 @@
+// Package server is the door to the drivers that answer: what a server is
+// told, and what it counts. The engines stand in the back rooms.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+)
+
+// Closing says when the server closes a connection on which the client has
+// said "Connection: close", or at the end of the load.
+type Closing string
+
+// The ways of closing.
+const (
+	First Closing = "first" // right after its answer; the client waits for that
+	Last  Closing = "last"  // only after it has seen the client's FIN or RST
+	Both  Closing = "both"  // at the same time as the client: neither has seen the other's FIN
+)
+
+// Options tells a server what to do.
+type Options struct {
+	Listen  []netip.AddrPort `json:"listen"`  // at least one
+	Backlog int              `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
+	Closing Closing          `json:"closing"`
+}
+
+// Validate says what is missing.
+func (o Options) Validate() error {
+	switch {
+	case len(o.Listen) == 0:
+		return errors.New("server: no address to listen on")
+	case o.Backlog < 1:
+		return errors.New("server: backlog must be at least 1")
+	}
+	switch o.Closing {
+	case First, Last, Both:
+		return nil
+	}
+	return fmt.Errorf("server: closing %q is none of first, last, both", o.Closing)
+}
+
+// An Error counts failures of one kind.
+type Error struct {
+	Errno string `json:"errno"`
+	Phase string `json:"phase"` // accept, receive, send, close
+	Count int64  `json:"count"`
+}
+
+// Stats is what a server has counted so far.
+type Stats struct {
+	At       int64 `json:"at_ns"` // since the start of the trial
+	Accepted int64 `json:"connections_accepted"`
+	Live     int64 `json:"connections_live"` // accepted and not yet closed here
+	Requests int64 `json:"requests"`
+
+	ClosedFirst int64 `json:"closed_first"` // before it had seen the peer's FIN
+	ClosedLast  int64 `json:"closed_last"`
+	ClosedReset int64 `json:"closed_reset"` // the peer sent RST
+
+	Errors []Error `json:"errors,omitempty"`
+	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system
+}
+
+// Control ties a running server to whoever runs it. Ready and Report are
+// called from the driver's thread and must not block long.
+type Control struct {
+	Clock  func() int64 // ns since the start of the trial
+	Epoch  int64        // CLOCK_MONOTONIC at the start of the trial, ns
+	Ready  func()       // all addresses are being listened on
+	Report func(Stats)  // several times a second
+	// Release tells the server that the load is over: it closes what is still
+	// open, unless Closing is Last.
+	Release *Signal
+}
+
+// A Signal is raised once, by any goroutine. The zero value is ready for use.
+type Signal struct {
+	raised atomic.Bool
+	wake   atomic.Pointer[func()]
+}
+
+// Raise raises the signal and wakes whoever waits for it.
+func (s *Signal) Raise() {
+	s.raised.Store(true)
+	if f := s.wake.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// Raised says whether the signal was raised.
+func (s *Signal) Raised() bool { return s.raised.Load() }
+
+// OnRaise names what to call when the signal is raised. A driver sets it before it
+// looks at Raised for the first time.
+func (s *Signal) OnRaise(f func()) { s.wake.Store(&f) }
