@@ -100,31 +100,33 @@ func paths(n *yaml.Node, prefix string) []string {
 func lineOf(path string, n *yaml.Node, data []byte) int {
 	var root yaml.Node
 	_ = yaml.Load(data, &root) // read before without error
-	best := 1
-	for _, top := range []*yaml.Node{n, &root} {
-		if top == nil {
-			continue
-		}
-		if top.Kind == yaml.DocumentNode {
-			top = top.Content[0]
-		}
-		if best == 1 {
-			best = top.Line
-		}
-		found := true
-		for part := range strings.SplitSeq(path, ".") {
-			i := slices.IndexFunc(top.Content, func(c *yaml.Node) bool { return c.Value == part })
-			if i < 0 || i+1 >= len(top.Content) {
-				found = false
-				break
-			}
-			best, top = max(best, top.Content[i].Line), top.Content[i+1]
-		}
-		if found {
-			return best
+	if n != nil {
+		if line := find(n, path); line > 0 {
+			return line
 		}
 	}
-	return best
+	if len(root.Content) > 0 {
+		if line := find(root.Content[0], path); line > 0 {
+			return line
+		}
+	}
+	if n != nil {
+		return n.Line
+	}
+	return 1
+}
+
+// find returns the line of a path's key below n, 0 where it is not there.
+func find(n *yaml.Node, path string) int {
+	line := 0
+	for part := range strings.SplitSeq(path, ".") {
+		i := slices.IndexFunc(n.Content, func(c *yaml.Node) bool { return c.Value == part })
+		if i < 0 || i+1 >= len(n.Content) {
+			return 0
+		}
+		line, n = n.Content[i].Line, n.Content[i+1]
+	}
+	return line
 }
 
 var (

@@ -100,7 +100,7 @@ func (s Settings) validate() (path string, err error) {
 	case s.Hold > maxDuration:
 		return "hold", fmt.Errorf("hold %s is above %s", s.Hold, maxDuration)
 	case t.Count == 0 && t.Duration == 0:
-		return "traffic", fmt.Errorf("traffic has no end: give traffic.count or traffic.duration")
+		return "traffic.count", fmt.Errorf("traffic has no end: give traffic.count or traffic.duration")
 	case t.Concurrency < 1 || t.Concurrency > maxConcurrency:
 		return "traffic.concurrency", fmt.Errorf("traffic.concurrency %d is not between 1 and %d", t.Concurrency, maxConcurrency)
 	}

@@ -1,0 +1,225 @@
+package raw
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twlab/twlab/client"
+	"github.com/twlab/twlab/internal/pace"
+	"github.com/twlab/twlab/lab/labtest"
+	"github.com/twlab/twlab/measure"
+	"github.com/twlab/twlab/measure/procnet"
+	"github.com/twlab/twlab/server"
+	serverraw "github.com/twlab/twlab/server/raw"
+)
+
+func TestMain(m *testing.M) { labtest.Main(m) }
+
+// pair runs client and server against each other on loopback.
+func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats, server.Stats, measure.Counters) {
+	t.Helper()
+	labtest.Require(t, "netns")
+	proc, err := procnet.Open()
+	require.NoError(t, err)
+	before, err := proc.Counters()
+	require.NoError(t, err)
+
+	epoch := pace.Monotonic()
+	clock := pace.NewClock(epoch).Now
+	if o.Destinations == nil {
+		o.Destinations = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}
+	}
+	if o.Duration == 0 {
+		o.Duration = 20 * time.Second
+	}
+	o.Timeout = 10 * time.Second
+	var release server.Signal
+	ready := make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var s server.Stats
+	var c client.Stats
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		s, err = serverraw.Run(ctx, server.Options{Listen: o.Destinations, Backlog: 1024, Closing: closing}, server.Control{
+			Clock: clock, Epoch: epoch, Ready: func() { close(ready) }, Release: &release, Report: func(now server.Stats) {
+				if release.Raised() && now.Live == 0 {
+					stop()
+				}
+			},
+		})
+		return err
+	})
+	<-ready
+	g.Go(func() (err error) {
+		c, err = Run(context.Background(), o, client.Control{
+			Clock: clock, Epoch: epoch, Report: func(client.Stats) {}, Idle: release.Raise,
+		})
+		release.Raise()
+		return err
+	})
+	require.NoError(t, g.Wait())
+	after, err := proc.Counters()
+	require.NoError(t, err)
+	delta := measure.Counters{}
+	for k := range after {
+		delta[k] = after[k] - before[k]
+	}
+	return c, s, delta
+}
+
+func TestOrderOfClosingIsExact(t *testing.T) {
+	const n = 300
+	for _, k := range []struct {
+		client client.Closing
+		server server.Closing
+		check  func(t *testing.T, c client.Stats, s server.Stats)
+		births int64 // for each connection, on both sides together
+	}{
+		{client.First, server.Last, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n}, []int64{c.ClosedFirst, s.ClosedLast})
+		}, 1},
+		{client.Last, server.First, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n}, []int64{c.ClosedLast, s.ClosedFirst})
+		}, 1},
+		{client.Both, server.Both, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n}, []int64{c.ClosedFirst, s.ClosedFirst})
+		}, 2},
+		{client.Reset, server.Last, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n}, []int64{c.ClosedReset, s.ClosedReset})
+		}, 0},
+	} {
+		t.Run(string(k.client), func(t *testing.T) {
+			c, s, d := pair(t, client.Options{Count: n, Concurrency: 8, Closing: k.client}, k.server)
+			require.Empty(t, c.Errors)
+			require.Empty(t, s.Errors)
+			require.Equal(t, []int64{n, n, n, n}, []int64{c.OK, c.Opened, s.Accepted, s.Requests})
+			k.check(t, c, s)
+			require.Equal(t, []int64{n, n}, []int64{d[measure.ActiveOpens], d[measure.PassiveOpens]})
+			if k.client == client.Both { // the last FINs may still be on their way
+				require.Eventually(t, func() bool {
+					proc, err := procnet.Open()
+					require.NoError(t, err)
+					now, err := proc.Counters()
+					require.NoError(t, err)
+					return now["sockstat.TCP.inuse"] == 0
+				}, 10*time.Second, 20*time.Millisecond)
+				return
+			}
+			require.Equal(t, k.births*n, d[measure.TimewaitBorn]+d[measure.TimewaitBornShort])
+		})
+	}
+}
+
+func TestPoolIsFilledFirstAndUsedInTurn(t *testing.T) {
+	for _, closing := range []struct {
+		client client.Closing
+		server server.Closing
+	}{{client.First, server.Last}, {client.Last, server.First}, {client.Both, server.Both}, {client.Reset, server.Last}} {
+		t.Run(string(closing.client), func(t *testing.T) {
+			c, s, d := pair(t, client.Options{Count: 500, Concurrency: 8, Keepalive: true, Closing: closing.client}, closing.server)
+			require.Empty(t, c.Errors)
+			require.Equal(t, []int64{500, 8, 8, 492}, []int64{c.OK, c.Opened, c.Fresh, c.Reused})
+			require.Equal(t, []int64{8, 500}, []int64{s.Accepted, s.Requests})
+			require.Equal(t, int64(8), d[measure.ActiveOpens])
+		})
+	}
+}
+
+func TestOpenLoopKeepsTheRateAndCountsLateStarts(t *testing.T) {
+	c, _, _ := pair(t, client.Options{Count: 400, Rate: 1000, Concurrency: 64, Closing: client.First}, server.Last)
+	require.Equal(t, int64(400), c.OK)
+	took := time.Duration(c.End - c.Begin)
+	require.GreaterOrEqual(t, took, 399*time.Millisecond, "never faster than the rate")
+
+	// One at a time towards a server that is not there to answer in time: each
+	// start after the first waits for the one before, and is late.
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // never accepts, never answers
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	epoch := pace.Monotonic()
+	stats, err := Run(context.Background(), client.Options{
+		Destinations: []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String())}, Count: 3, Rate: 1000, Concurrency: 1,
+		Duration: 5 * time.Second, Timeout: 200 * time.Millisecond, Closing: client.First,
+	}, client.Control{Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: func(client.Stats) {}})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), stats.Late)
+	require.Greater(t, stats.LateMost, int64(200*time.Millisecond))
+	require.Equal(t, []client.Error{{Errno: "ETIMEDOUT", Phase: client.Receive, Count: 3}}, stats.Errors)
+}
+
+func TestErrorsNameErrnoAndPhase(t *testing.T) {
+	labtest.Require(t, "netns")
+	run := func(o client.Options) client.Stats {
+		epoch := pace.Monotonic()
+		o.Count, o.Concurrency, o.Duration, o.Timeout, o.Closing = 5, 2, 5*time.Second, 2*time.Second, client.First
+		s, err := Run(context.Background(), o, client.Control{Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: func(client.Stats) {}})
+		require.NoError(t, err)
+		require.Equal(t, []int64{5, 5, 0}, []int64{s.Started, s.Failed, s.OK})
+		return s
+	}
+	nobody := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}
+	require.Equal(t, []client.Error{{Errno: "ECONNREFUSED", Phase: client.Connect, Count: 5}}, run(client.Options{Destinations: nobody}).Errors)
+
+	rude, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = rude.Close() }()
+	go func() {
+		for {
+			c, err := rude.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1024))
+			_ = c.Close() // without an answer
+		}
+	}()
+	there := []netip.AddrPort{netip.MustParseAddrPort(rude.Addr().String())}
+	require.Equal(t, []client.Error{{Errno: "EOF", Phase: client.Receive, Count: 5}}, run(client.Options{Destinations: there}).Errors)
+	require.Equal(t, []client.Error{{Errno: "EOF", Phase: client.Receive, Count: 5}}, run(client.Options{Destinations: there, Keepalive: true}).Errors)
+}
+
+func TestEveryPortTakenIsEADDRNOTAVAIL(t *testing.T) {
+	labtest.Require(t, "netns")
+	old := setSysctl(t, "net/ipv4/ip_local_port_range", "40000 40009")
+	defer setSysctl(t, "net/ipv4/ip_local_port_range", old)
+	reuse := setSysctl(t, "net/ipv4/tcp_tw_reuse", "0")
+	defer setSysctl(t, "net/ipv4/tcp_tw_reuse", reuse)
+	fresh := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.2:8080")} // no TIME_WAIT of other tests towards it
+	c, _, _ := pair(t, client.Options{Destinations: fresh, Count: 25, Concurrency: 1, Closing: client.First}, server.Last)
+	require.Equal(t, []int64{10, 15}, []int64{c.OK, c.Failed})
+	require.Equal(t, []client.Error{{Errno: "EADDRNOTAVAIL", Phase: client.Connect, Count: 15}}, c.Errors)
+}
+
+// TestFailingStartsLeaveRoom: a closed loop without a count, in which every
+// start fails at once, must still end when its time is over.
+func TestFailingStartsLeaveRoom(t *testing.T) {
+	labtest.Require(t, "netns")
+	epoch := pace.Monotonic()
+	begin := time.Now()
+	s, err := Run(context.Background(), client.Options{
+		Destinations: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}, Duration: 200 * time.Millisecond, Concurrency: 4,
+		Timeout: time.Second, Closing: client.First,
+	}, client.Control{Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: func(client.Stats) {}})
+	require.NoError(t, err)
+	require.Equal(t, s.Started, s.Failed)
+	require.Less(t, time.Since(begin), 10*time.Second)
+}
+
+// setSysctl sets a sysctl of the test's own namespace and returns the old value.
+func setSysctl(t *testing.T, name, value string) (old string) {
+	t.Helper()
+	path := "/proc/sys/" + name
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, []byte(value), 0))
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,111 @@
+// Package labtest gives tests a TCP stack of their own without privileges: the
+// test binary runs itself again in a fresh user and network namespace.
+//
+//	func TestMain(m *testing.M) { labtest.Main(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		labtest.Require(t, "netns")
+//		...
+//
+// A test that cannot run says why and is skipped, unless the environment's
+// TWLAB_REQUIRE names the missing ability: then it fails, so that CI cannot
+// turn green by skipping.
+package labtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/twlab/twlab/lab"
+)
+
+const mode = "TWLAB_LABTEST"
+
+// missing is why there is no namespace; nil where this process is in one.
+var missing = errors.New("TestMain does not call labtest.Main")
+
+// Main runs the tests in a network namespace with lo up, or without where none
+// is to be had.
+func Main(m *testing.M) {
+	if os.Getenv(mode) == "" {
+		if missing = again("probe"); missing == nil {
+			err := again("inside")
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				os.Exit(exit.ExitCode())
+			}
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "labtest:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+		os.Exit(m.Run())
+	}
+	err := ready()
+	if os.Getenv(mode) == "probe" || err != nil {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "labtest:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	missing = nil
+	os.Exit(m.Run())
+}
+
+// ready really sets a knob and a link up: a namespace can be had and lack the
+// power over itself.
+func ready() error {
+	if err := lab.SetSysctl("net.ipv4.tcp_max_tw_buckets", "100000"); err != nil {
+		return err
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+func again(as string) error {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), mode+"="+as)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	return cmd.Run()
+}
+
+// Require skips the test, or fails it where TWLAB_REQUIRE says so, unless the ability is there.
+func Require(t testing.TB, ability string) {
+	t.Helper()
+	if ability != "netns" {
+		t.Fatalf("labtest: no ability is called %s", ability)
+	}
+	if missing != nil {
+		Skip(t, ability, missing.Error())
+	}
+}
+
+// Skip skips the test for want of an ability, or fails it where TWLAB_REQUIRE
+// names that.
+func Skip(t testing.TB, ability, why string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("TWLAB_REQUIRE"), ","), ability) {
+		t.Fatalf("%s is required here and missing: %s", ability, why)
+	}
+	t.Skipf("needs %s: %s", ability, why)
+}
