@@ -33,8 +33,9 @@ type Header struct {
 
 // A Store is a run's directory being written. It is for one goroutine.
 type Store struct {
-	Dir string
-	f   *os.File
+	Dir    string
+	f      *os.File
+	stored bool // a record, or a part of one
 }
 
 // ErrExists reports a directory that already holds something.
@@ -81,7 +82,8 @@ func (s *Store) Append(r *Record) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.f.Write(append(b, '\n'))
+	n, err := s.f.Write(append(b, '\n'))
+	s.stored = s.stored || n > 0
 	if err == nil {
 		err = s.f.Sync()
 	}
@@ -91,8 +93,15 @@ func (s *Store) Append(r *Record) error {
 	return nil
 }
 
-// Close closes the run's file.
-func (s *Store) Close() error { return s.f.Close() }
+// Close closes the run's file. A run without any record leaves nothing behind.
+func (s *Store) Close() error {
+	if !s.stored {
+		_ = os.Remove(s.f.Name())
+		_ = os.Remove(filepath.Join(s.Dir, headerFile))
+		_ = os.Remove(s.Dir) // stays where it was there before and is not empty
+	}
+	return s.f.Close()
+}
 
 // A Run is a stored run, read again.
 type Run struct {

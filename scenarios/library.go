@@ -31,7 +31,7 @@ func Find(name string) (*Scenario, error) {
 	if strings.ContainsAny(name, "./") {
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("scenario file: %w (twlab list shows the built-in scenarios)", err)
 		}
 		return Parse(name, data)
 	}

@@ -108,15 +108,15 @@ func (f *runFlags) runOne(ctx context.Context, e env, p *scenarios.Plan, b lab.B
 		err = closed
 	}
 	stored, _ := results.Open(dir)
-	kept := "no trial had ended"
+	kept := "no trial had ended, nothing is kept"
 	if stored != nil {
-		kept = fmt.Sprintf("the records of %d ended trials are kept", len(stored.Records))
+		kept = fmt.Sprintf("the records of ended trials (%d of %d) are in %s", len(stored.Records), len(p.Trials), dir)
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
-		return &statusError{status: statusInterrupted, err: fmt.Errorf("interrupted: %s in %s", kept, dir)}
+		return &statusError{status: statusInterrupted, err: fmt.Errorf("interrupted: %s", kept)}
 	case err != nil && stored != nil:
-		return fmt.Errorf("%w; %s in %s", err, kept, dir)
+		return fmt.Errorf("%w; %s", err, kept)
 	case err != nil:
 		return err
 	}

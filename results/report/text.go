@@ -121,7 +121,7 @@ type row struct {
 }
 
 func (r *Report) tables(p *printer) {
-	rows := r.rows()
+	rows, zero := r.rows()
 	label := 0
 	for _, row := range rows {
 		label = max(label, len(row.label))
@@ -144,6 +144,18 @@ func (r *Report) tables(p *printer) {
 		r.table(p, rows, from, to)
 		from = to
 	}
+	for _, z := range zero {
+		p.wrap("zero on the "+z.host+": ", strings.Join(z.names, ", "))
+	}
+	if len(zero) > 0 {
+		p.line("")
+	}
+}
+
+// zeros are the metrics of a host that are zero in every variant.
+type zeros struct {
+	host  string
+	names []string
 }
 
 func (r *Report) table(p *printer, rows []row, from, to int) {
@@ -174,44 +186,49 @@ func (r *Report) table(p *printer, rows []row, from, to int) {
 	p.line("")
 }
 
-// rows are what varies, then the metrics by host; rows of zeros are folded
-// into one line a host.
-func (r *Report) rows() []row {
-	rows := r.variations()
+// rows are what varies, then the metrics by host. Those that are zero in every
+// variant come apart; a state is named once.
+func (r *Report) rows() (rows []row, zero []zeros) {
+	rows = r.variations()
 	for _, host := range r.hosts() {
+		names := r.metricsOf(host)
+		if len(names) == 0 {
+			continue
+		}
 		rows = append(rows, row{label: host, head: true})
-		var folded []string
-		for _, name := range r.metricsOf(host) {
+		z := zeros{host: host}
+		seen := map[string]bool{} // states of which a row is not zero
+		for _, name := range names {
 			cells := make([]string, len(r.Variants))
-			zero := true
+			allZero := true
 			for i, v := range r.Variants {
 				value, ok := v.Value(name)
 				cells[i] = "-"
 				if ok {
 					cells[i] = format(value, name)
 				}
-				zero = zero && (!ok || value == 0)
+				allZero = allZero && (!ok || value == 0)
 			}
 			l := label(name)
-			if zero {
-				l = strings.Fields(l)[0] // one word a state
-				if !slices.Contains(folded, l) {
-					folded = append(folded, l)
+			state, _, _ := strings.Cut(l, " ")
+			if slices.Contains(metric.States, strings.ToLower(state)) {
+				if allZero && !seen[state] && strings.HasSuffix(l, " peak") {
+					z.names = append(z.names, state)
 				}
-				continue
+				seen[state] = seen[state] || !allZero
+			} else if allZero {
+				z.names = append(z.names, l)
 			}
-			rows = append(rows, row{label: "  " + l, cells: cells})
+			if !allZero {
+				rows = append(rows, row{label: "  " + l, cells: cells})
+			}
 		}
-		// A state of which only some rows are zero is not zero.
-		folded = slices.DeleteFunc(folded, func(f string) bool {
-			return slices.ContainsFunc(rows, func(r row) bool { return strings.HasPrefix(r.label, "  "+f+" ") })
-		})
 		rows = constant(rows)
-		if len(folded) > 0 {
-			rows = append(rows, fold(folded)...)
+		if len(z.names) > 0 {
+			zero = append(zero, z)
 		}
 	}
-	return rows
+	return rows, zero
 }
 
 // constant makes one row of peak, mean and end where they are the same
@@ -225,24 +242,6 @@ func constant(rows []row) []row {
 		}
 	}
 	return rows
-}
-
-// fold writes the names of rows that are zero everywhere, in lines as narrow
-// as the other labels.
-func fold(names []string) []row {
-	var out []row
-	line := "  zero:"
-	for i, n := range names {
-		if i < len(names)-1 {
-			n += ","
-		}
-		if len(line)+1+len(n) > 34 {
-			out = append(out, row{label: line, head: true})
-			line = "       "
-		}
-		line += " " + n
-	}
-	return append(out, row{label: line, head: true})
 }
 
 // label writes "client.time_wait.peak" as "TIME_WAIT peak".
