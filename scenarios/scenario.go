@@ -121,8 +121,12 @@ func (t Traffic) duration() time.Duration {
 }
 
 // closedLoopRate is about what one client and one server make on a small
-// machine, in connections or requests a second. Only forecasts use it.
-const closedLoopRate = 30_000
+// machine, in connections or requests a second; fastestLoop is more than was
+// ever seen. Only forecasts use them.
+const (
+	closedLoopRate = 30_000
+	fastestLoop    = 100_000
+)
 
 // expected is how long the load will take.
 func (t Traffic) expected() time.Duration {
@@ -167,8 +171,15 @@ const timeWaitLife = 62100 * time.Millisecond
 func (s Settings) destinations() int {
 	t := s.Traffic
 	n := t.connections()
-	if took := t.expected(); took > timeWaitLife && !t.Keepalive {
-		n = int64(float64(n) * timeWaitLife.Seconds() / took.Seconds())
+	switch took := min(t.duration(), timeWaitLife); {
+	case t.Keepalive:
+	case t.Rate == 0: // nobody knows how fast it will be
+		n = int64(fastestLoop * took.Seconds())
+	default:
+		n = int64(float64(t.Rate) * took.Seconds())
+	}
+	if t.Count > 0 {
+		n = min(n, t.Count)
 	}
 	half := max(1, s.portRange()/2)
 	return int(min(lab.MaxDestinations, max(1, (n+half-1)/half)))
