@@ -250,7 +250,7 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 		_ = s.cmd.Wait()
 		require.Eventually(t, func() bool { return len(processes(t)) == 0 }, 2*time.Second, 20*time.Millisecond,
 			"round %d: killed after %s, processes live on: %v", i, after, processes(t))
-		require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			require.NoError(t, err)
 			rel, _ := filepath.Rel(dir, path)
 			require.Contains(t, []string{".", "run", "run/run.json", "run/records.jsonl"}, rel, "a file is left")

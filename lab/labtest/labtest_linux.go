@@ -29,14 +29,14 @@ import (
 
 const mode = "TWLAB_LABTEST"
 
-// missing is why there is no namespace; nil where this process is in one.
-var missing = errors.New("TestMain does not call labtest.Main")
+// errMissing is why there is no namespace; nil where this process is in one.
+var errMissing = errors.New("TestMain does not call labtest.Main")
 
 // Main runs the tests in a network namespace with lo up, or without where none
 // is to be had.
 func Main(m *testing.M) {
 	if os.Getenv(mode) == "" {
-		if missing = again("probe"); missing == nil {
+		if errMissing = again("probe"); errMissing == nil {
 			err := again("inside")
 			var exit *exec.ExitError
 			if errors.As(err, &exit) {
@@ -58,7 +58,7 @@ func Main(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	missing = nil
+	errMissing = nil
 	os.Exit(m.Run())
 }
 
@@ -95,8 +95,8 @@ func Require(t testing.TB, ability string) {
 	if ability != "netns" {
 		t.Fatalf("labtest: no ability is called %s", ability)
 	}
-	if missing != nil {
-		Skip(t, ability, missing.Error())
+	if errMissing != nil {
+		Skip(t, ability, errMissing.Error())
 	}
 }
 
