@@ -95,6 +95,7 @@ func (w *watcher) observe(t scenarios.Trial, f wire.Frame) {
 		clear(w.counts)
 		if w.tracker != nil {
 			w.tracker.UpdateMessage(fmt.Sprintf("%d/%d %s", t.Number, w.total, t.Variant))
+			w.tracker.SetValue(w.tracker.Total)
 			w.tracker.MarkAsDone()
 		}
 	case results.FrameError:
