@@ -26,12 +26,22 @@ const (
 type Options struct {
 	// Destinations are used in turn, one a connection. At least one.
 	Destinations []netip.AddrPort `json:"destinations"`
+	// Sources are bound before connecting and used in turn, for each turn of
+	// the destinations. None: the kernel chooses.
+	Sources []netip.Addr `json:"sources,omitempty"`
+	// EarlyPort lets bind() choose the port, before the destination is known.
+	// Otherwise connect() does (IP_BIND_ADDRESS_NO_PORT, Linux 4.2). It means
+	// nothing without Sources.
+	EarlyPort bool `json:"early_port,omitempty"`
 	// Count is the number of requests. Zero: as many as Duration allows.
 	Count int64 `json:"count"`
 	// Rate is the number of requests started a second, an open loop: starts
 	// are due by the clock, whatever became of the ones before. Zero is a
 	// closed loop: a request starts when another has ended.
 	Rate float64 `json:"rate"`
+	// RampTo is the rate that an open loop has reached when Duration is over,
+	// rising or falling evenly. Zero: no ramp.
+	RampTo float64 `json:"ramp_to,omitempty"`
 	// Duration bounds the load. Required.
 	Duration time.Duration `json:"duration_ns"`
 	// Concurrency is the most requests under way at a time, and the size of
@@ -41,8 +51,14 @@ type Options struct {
 	// Concurrency connections that is filled first, used in turn, and closed
 	// when the load ends. Otherwise each request opens a connection.
 	Keepalive bool `json:"keepalive"`
+	// PerConnection is the number of requests after which the client closes a
+	// kept connection. Zero: no limit. It means nothing without Keepalive.
+	PerConnection int64 `json:"per_connection,omitempty"`
 	// Closing says who closes first. Required.
 	Closing Closing `json:"closing"`
+	// HalfClose ends a connection that the client closes First by
+	// shutdown(SHUT_WR), and keeps the socket until the server's FIN is here.
+	HalfClose bool `json:"half_close,omitempty"`
 	// Timeout bounds one request, connect included. Required.
 	Timeout time.Duration `json:"timeout_ns"`
 }
@@ -58,8 +74,12 @@ func (o Options) Validate() error {
 		return errors.New("client: timeout must be above zero")
 	case o.Concurrency < 1:
 		return errors.New("client: concurrency must be at least 1")
-	case o.Count < 0 || o.Rate < 0:
-		return errors.New("client: count and rate must not be negative")
+	case o.Count < 0 || o.Rate < 0 || o.RampTo < 0 || o.PerConnection < 0:
+		return errors.New("client: count, rates and requests per connection must not be negative")
+	case o.RampTo > 0 && o.Rate == 0:
+		return errors.New("client: a ramp needs a rate to begin with")
+	case o.HalfClose && o.Closing != First:
+		return errors.New("client: only who closes first can close by half")
 	}
 	switch o.Closing {
 	case First, Last, Both, Reset:
@@ -116,8 +136,20 @@ type Stats struct {
 	ClosedReset  int64 `json:"closed_reset"`
 	ClosedFailed int64 `json:"closed_failed"`
 
+	// Connect says how long connect() took to an open connection; nil where
+	// none was opened.
+	Connect *Latency `json:"connect,omitempty"`
+
 	Errors []Error `json:"errors,omitempty"`
 	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system, from Begin on
+}
+
+// Latency sums up how long something took, in ns, to three digits.
+type Latency struct {
+	Count int64 `json:"count"`
+	P50   int64 `json:"p50_ns"`
+	P99   int64 `json:"p99_ns"`
+	Most  int64 `json:"most_ns"`
 }
 
 // Control ties a running client to whoever runs it. Report and Idle are called
@@ -129,4 +161,7 @@ type Control struct {
 	// Idle is called when the load is over and the pool waits to be closed:
 	// the moment for the server to close its ends, where that is its part.
 	Idle func()
+	// Loaded is called when the load is over. The driver goes on until its
+	// context ends where connections are still half closed.
+	Loaded func(Stats)
 }

@@ -21,12 +21,20 @@ type Link string
 
 // The links.
 const (
-	Veth     Link = "veth"     // two stacks, a pair of virtual Ethernet devices
-	Loopback Link = "loopback" // one stack, 127.0.0.0/8
+	Veth      Link = "veth"      // two stacks, a pair of virtual Ethernet devices
+	Veth6     Link = "veth6"     // the same over IPv6
+	Loopback  Link = "loopback"  // one stack, 127.0.0.0/8
+	Loopback6 Link = "loopback6" // one stack, ::1 and addresses added to lo
 )
 
 // Links lists the links that a scenario may name.
-var Links = []Link{Veth, Loopback}
+var Links = []Link{Veth, Veth6, Loopback, Loopback6}
+
+// Shared says whether both hosts are on one stack.
+func (l Link) Shared() bool { return l == Loopback || l == Loopback6 }
+
+// IPv6 says whether the link speaks IPv6.
+func (l Link) IPv6() bool { return l == Veth6 || l == Loopback6 }
 
 // A Stack is one network namespace of a trial.
 type Stack struct {
@@ -41,46 +49,67 @@ type Stack struct {
 type World struct {
 	Link   Link    `json:"link"`
 	Stacks []Stack `json:"stacks"`
+	// Clients and Servers are the addresses of the two hosts.
+	Clients []netip.Addr `json:"clients"`
+	Servers []netip.Addr `json:"servers"`
 }
 
-// MaxDestinations is the most server addresses a world has. The neighbour
-// table, which all namespaces share, holds 1,024 by default.
-const MaxDestinations = 500
+// MaxAddresses is the most addresses a host has. The neighbour table, which
+// all namespaces share, holds 1,024 entries by default.
+const MaxAddresses = 500
 
 // SharedStack is the name of a stack that all hosts share.
 const SharedStack = "stack"
 
-// NewWorld lays out the hosts client and server, the server with n addresses,
-// on 198.18.0.0/15 (RFC 2544, section C.2.2) or 127.0.0.0/8. sysctls are set
-// on every stack. The addresses of the server are returned beside it.
-func NewWorld(link Link, n int, sysctls map[string]string) (World, []netip.Addr, error) {
-	if n < 1 || n > MaxDestinations {
-		return World{}, nil, fmt.Errorf("%d destinations: the lab has from 1 to %d", n, MaxDestinations)
-	}
-	stack := func(name string, first netip.Addr, bits, n int) Stack {
-		s := Stack{Name: name, Sysctls: maps.Clone(Pinned)}
-		maps.Copy(s.Sysctls, sysctls)
-		for a := first; len(s.Addresses) < n; a = a.Next() {
-			s.Addresses = append(s.Addresses, netip.PrefixFrom(a, bits))
+// NewWorld lays out the hosts client and server with so many addresses each, on
+// 198.18.0.0/15 (RFC 2544, section C.2.2), 2001:2::/48 (RFC 5180) or loopback.
+// sysctls are set on every stack.
+func NewWorld(link Link, clients, servers int, sysctls map[string]string) (World, error) {
+	for _, n := range []int{clients, servers} {
+		if n < 1 || n > MaxAddresses {
+			return World{}, fmt.Errorf("%d addresses: a host of the lab has from 1 to %d", n, MaxAddresses)
 		}
-		return s
 	}
+	if !slices.Contains(Links, link) {
+		return World{}, fmt.Errorf("link %q is none of %v", link, Links)
+	}
+	var first struct{ client, server string }
+	bits := 0
 	switch link {
 	case Veth:
-		client := stack("client", netip.MustParseAddr("198.18.0.1"), 15, 1)
-		server := stack("server", netip.MustParseAddr("198.19.0.1"), 15, n)
-		return World{Link: link, Stacks: []Stack{client, server}}, addrs(server), nil
+		first.client, first.server, bits = "198.18.0.1", "198.19.0.1", 15
+	case Veth6:
+		first.client, first.server, bits = "2001:2::1:1", "2001:2::2:1", 64
 	case Loopback:
-		shared := stack(SharedStack, netip.MustParseAddr("127.0.0.1"), 8, n)
-		return World{Link: link, Stacks: []Stack{shared}}, addrs(shared), nil
+		first.client, first.server, bits = "127.0.1.1", "127.0.0.1", 8
+	case Loopback6:
+		first.client, first.server, bits = "2001:2::1:1", "2001:2::2:2", 128
 	}
-	return World{}, nil, fmt.Errorf("link %q is none of %v", link, Links)
+	w := World{Link: link, Clients: count(first.client, clients), Servers: count(first.server, servers)}
+	if link == Loopback6 { // tcp_tw_reuse 2 knows ::1 as loopback, and no other
+		w.Servers = append([]netip.Addr{netip.IPv6Loopback()}, w.Servers[:servers-1]...)
+	}
+	stack := func(name string, addrs ...netip.Addr) {
+		s := Stack{Name: name, Sysctls: maps.Clone(Pinned)}
+		maps.Copy(s.Sysctls, sysctls)
+		for _, a := range addrs {
+			s.Addresses = append(s.Addresses, netip.PrefixFrom(a, bits))
+		}
+		w.Stacks = append(w.Stacks, s)
+	}
+	if link.Shared() {
+		stack(SharedStack, slices.Concat(w.Clients, w.Servers)...)
+		return w, nil
+	}
+	stack("client", w.Clients...)
+	stack("server", w.Servers...)
+	return w, nil
 }
 
-func addrs(s Stack) []netip.Addr {
+func count(first string, n int) []netip.Addr {
 	var out []netip.Addr
-	for _, p := range s.Addresses {
-		out = append(out, p.Addr())
+	for a := netip.MustParseAddr(first); len(out) < n; a = a.Next() {
+		out = append(out, a)
 	}
 	return out
 }

@@ -21,7 +21,7 @@ func (e *SysctlError) Error() string {
 	}
 	switch {
 	case errors.Is(e.Err, os.ErrNotExist):
-		return what + ": this kernel has no such sysctl in a network namespace"
+		return what + ": this kernel has no such sysctl in a network namespace" + whyNot(e.Name)
 	case errors.Is(e.Err, syscall.EINVAL):
 		return what + ": the kernel refuses this value"
 	}

@@ -21,6 +21,12 @@ func (r *Record) Metrics() map[string]float64 {
 	if sent := c.Fresh + c.Reused; sent > 0 {
 		m["client.reuse_ratio"] = float64(c.Reused) / float64(sent)
 	}
+	if took := float64(c.End-c.Begin) / 1e9; took > 0 {
+		m["client.requests.rate"] = float64(c.OK) / took
+	}
+	if h := c.Connect; h != nil {
+		m["client.connect.p50"], m["client.connect.p99"] = float64(h.P50)/1e9, float64(h.P99)/1e9
+	}
 	for _, e := range c.Errors {
 		m["client.errors."+e.Errno] += float64(e.Count)
 	}
@@ -60,9 +66,13 @@ func (s *Stack) metrics(m map[string]float64) {
 	}
 	for _, host := range s.Hosts {
 		for _, state := range measure.States {
-			if c := summarize(s.curve(host, state)); c.known {
+			curve := s.curve(host, state)
+			if c := summarize(curve); c.known {
 				key := host + "." + state.Key()
 				m[key+".peak"], m[key+".mean"], m[key+".end"] = c.peak, c.mean, c.end
+				if life, ok := life(curve, c.peak); ok && (state == measure.TimeWait || state == measure.FinWait2) {
+					m[key+".life"] = life
+				}
 			}
 		}
 	}
@@ -126,4 +136,24 @@ func summarize(p []Point) summary {
 		s.mean = area / float64(span)
 	}
 	return s
+}
+
+// life is the time, in seconds, between the rise past half of the peak and the
+// fall below it, each placed between the two points around it.
+func life(p []Point, peak float64) (float64, bool) {
+	half := peak / 2
+	rise, fall := -1.0, -1.0
+	cross := func(a, b Point) float64 { return float64(a.At) + float64(b.At-a.At)*(half-a.N)/(b.N-a.N) }
+	for i := 1; i < len(p) && peak > 0; i++ {
+		switch {
+		case rise < 0 && p[i-1].N < half && p[i].N >= half:
+			rise = cross(p[i-1], p[i])
+		case rise >= 0 && p[i-1].N >= half && p[i].N < half:
+			fall = cross(p[i-1], p[i])
+		}
+	}
+	if rise < 0 || fall < rise || p[len(p)-1].N >= half {
+		return 0, false
+	}
+	return (fall - rise) / 1e9, true
 }

@@ -53,14 +53,16 @@ type Environment struct {
 
 // A Stack is what was set and seen on one network namespace.
 type Stack struct {
-	Name      string             `json:"name"`
-	Hosts     []string           `json:"hosts"`
-	Addresses []string           `json:"addresses"`
-	Sysctls   map[string]string  `json:"sysctls"` // read back after they were set, and others of interest
-	PID       int                `json:"pid"`     // of the process that held it, as the machine counted
-	Sockets   string             `json:"sockets"` // where tables came from: "sock_diag" or "procfs"
-	Snapshots []measure.Snapshot `json:"snapshots"`
-	Sampler   measure.Cost       `json:"sampler"`
+	Name      string            `json:"name"`
+	Hosts     []string          `json:"hosts"`
+	Addresses []string          `json:"addresses"`
+	Sysctls   map[string]string `json:"sysctls"` // read back after they were set, and others of interest
+	// HoldSysctls were set as the hold began, read back.
+	HoldSysctls map[string]string  `json:"hold_sysctls,omitempty"`
+	PID         int                `json:"pid"`     // of the process that held it, as the machine counted
+	Sockets     string             `json:"sockets"` // where tables came from: "sock_diag" or "procfs"
+	Snapshots   []measure.Snapshot `json:"snapshots"`
+	Sampler     measure.Cost       `json:"sampler"`
 }
 
 // A Phase of a trial.

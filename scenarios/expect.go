@@ -3,6 +3,7 @@ package scenarios
 import (
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -11,18 +12,21 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/vm"
 
+	"github.com/twlab/twlab/internal/suggest"
 	"github.com/twlab/twlab/results/metric"
 )
 
 // An Expectation is a claim over metrics that a machine can check:
 // "keepalive.client.time_wait.end <= 16". A metric without a variant before it
-// stands for every variant in turn. A minus between two metrics needs blanks
+// stands for every variant in turn, or for those that a pattern names:
+// "tw_reuse_0-*: client.errors.EADDRNOTAVAIL > 0". A minus between two metrics needs blanks
 // around it, since a variant's name may hold one.
 type Expectation struct {
 	Text string `json:"text"`
 
 	program *vm.Program
 	terms   []term
+	pattern string // of variants; "" : all
 }
 
 // A term is a metric that an expectation names.
@@ -56,7 +60,14 @@ func ParseExpectation(text string, variants []Variant) (Expectation, error) {
 	e := Expectation{Text: strings.TrimSpace(text)}
 	env := map[string]float64{}
 	var wrong error
-	code := dotted.ReplaceAllStringFunc(e.Text, func(s string) string {
+	claim := e.Text
+	if m := patterned.FindStringSubmatch(claim); m != nil {
+		e.pattern, claim = m[1], m[2]
+		if len(e.matching(names(variants))) == 0 {
+			return e, fmt.Errorf("expectation %q: no variant matches %s%s", e.Text, e.pattern, suggest.For(e.pattern, names(variants)))
+		}
+	}
+	code := dotted.ReplaceAllStringFunc(claim, func(s string) string {
 		t, err := parseTerm(s, variants)
 		if err != nil {
 			wrong = errors.Join(wrong, err)
@@ -84,6 +95,28 @@ func ParseExpectation(text string, variants []Variant) (Expectation, error) {
 	return e, nil
 }
 
+// patterned finds the variants' pattern before a claim.
+var patterned = regexp.MustCompile(`(?s)^([a-z0-9_*?-]+):\s+(.*)$`)
+
+// matching lists the variants that the claim is about, where it names none.
+func (e Expectation) matching(variants []string) []string {
+	if e.pattern == "" {
+		return variants
+	}
+	return slices.DeleteFunc(slices.Clone(variants), func(v string) bool {
+		ok, err := path.Match(e.pattern, v)
+		return err != nil || !ok
+	})
+}
+
+func names(variants []Variant) []string {
+	var out []string
+	for _, v := range variants {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
 func slot(i int) string { return "metric_" + strconv.Itoa(i) }
 
 func parseTerm(s string, variants []Variant) (term, error) {
@@ -91,20 +124,16 @@ func parseTerm(s string, variants []Variant) (term, error) {
 		return term{metric: s}, nil
 	}
 	first, rest, _ := strings.Cut(s, ".")
-	var names []string
-	for _, v := range variants {
-		names = append(names, v.Name)
-	}
-	if slices.Contains(names, first) {
+	if slices.Contains(names(variants), first) {
 		if _, ok := metric.Lookup(rest); ok {
 			return term{first, rest}, nil
 		}
-		return term{}, fmt.Errorf("no metric is called %s%s", rest, DidYouMean(rest, metricNames()))
+		return term{}, fmt.Errorf("no metric is called %s%s", rest, suggest.For(rest, metricNames()))
 	}
 	if _, ok := metric.Lookup(rest); ok {
-		return term{}, fmt.Errorf("no variant is called %s%s", first, DidYouMean(first, names))
+		return term{}, fmt.Errorf("no variant is called %s%s", first, suggest.For(first, names(variants)))
 	}
-	return term{}, fmt.Errorf("no metric is called %s%s", s, DidYouMean(s, metricNames()))
+	return term{}, fmt.Errorf("no metric is called %s%s", s, suggest.For(s, metricNames()))
 }
 
 // metricNames lists the metrics of the usual hosts, for suggestions.
@@ -130,7 +159,7 @@ type Outcome struct {
 
 // Needs says whether the expectation names any variant, other than those given.
 func (e Expectation) Needs(other []string) bool {
-	return slices.ContainsFunc(e.terms, func(t term) bool { return t.variant != "" && !slices.Contains(other, t.variant) })
+	return len(e.matching(other)) == 0 || slices.ContainsFunc(e.terms, func(t term) bool { return t.variant != "" && !slices.Contains(other, t.variant) })
 }
 
 // Judge checks the claim. value returns a metric of a variant; a metric that
@@ -139,7 +168,7 @@ func (e Expectation) Judge(variants []string, value func(variant, name string) (
 	out := Outcome{Text: e.Text, Held: true}
 	rounds := []string{""}
 	if slices.ContainsFunc(e.terms, func(t term) bool { return t.variant == "" }) {
-		rounds = variants
+		rounds = e.matching(variants)
 	}
 	var why []string
 	for _, v := range rounds {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/twlab/twlab/internal/suggest"
 )
 
 //go:embed library/*.yaml
@@ -25,19 +27,19 @@ func Names() []string {
 	return out
 }
 
-// Find returns a built-in scenario, or reads the file of that name: a name with a dot or
-// a slash in it is a file's.
-func Find(name string) (*Scenario, error) {
+// Find returns a built-in scenario, or reads the file of that name: a name
+// with a dot or a slash in it is a file's. full asks for the long form.
+func Find(name string, full bool) (*Scenario, error) {
 	if strings.ContainsAny(name, "./") {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("scenario file: %w (twlab list shows the built-in scenarios)", err)
 		}
-		return Parse(name, data)
+		return Parse(name, data, full)
 	}
 	data, err := library.ReadFile("library/" + name + ".yaml")
 	if err != nil {
-		return nil, fmt.Errorf("no scenario is called %s%s (twlab list shows all; a file's name needs its ending)", name, DidYouMean(name, Names()))
+		return nil, fmt.Errorf("no scenario is called %s%s (twlab list shows all; a file's name needs its ending)", name, suggest.For(name, Names()))
 	}
-	return Parse(name+".yaml", data)
+	return Parse(name+".yaml", data, full)
 }

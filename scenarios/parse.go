@@ -10,13 +10,23 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/twlab/twlab/internal/suggest"
+	"github.com/twlab/twlab/lab"
 )
 
 // A file is a scenario as it is written.
 type file struct {
 	Scenario `yaml:",inline"`
+	// Variants each lay their settings over the scenario's.
 	Variants []yaml.Node `yaml:"variants"`
-	Expect   []yaml.Node `yaml:"expect"`
+	// Matrix makes a variant of every combination: settings' paths or names of
+	// sysctls, each with a list of values.
+	Matrix yaml.Node   `yaml:"matrix"`
+	Expect []yaml.Node `yaml:"expect"`
+	// Full is the long form, which --full asks for: what it names takes the
+	// place of the same key above; settings lie over those above.
+	Full yaml.Node `yaml:"full"`
 }
 
 // overlay is a variant as it is written.
@@ -25,12 +35,23 @@ type overlay struct {
 	Settings `yaml:",inline"`
 }
 
-// Parse reads a scenario. name stands before the line in errors: "my.yaml:12".
-// Every mistake that the reader of YAML finds is reported at once.
-func Parse(name string, data []byte) (*Scenario, error) {
+// Parse reads a scenario, in its long form where full asks for it and it has
+// one. name stands before the line in errors: "my.yaml:12". Every mistake that
+// the reader of YAML finds is reported at once.
+func Parse(name string, data []byte, full bool) (*Scenario, error) {
 	f := file{Scenario: Scenario{Settings: defaults()}}
 	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
 		return nil, located(name, err, f)
+	}
+	if long := f.Full; full && long.Kind != 0 {
+		has := func(key string) bool { return find(&long, key) > 0 }
+		if has("variants") || has("matrix") {
+			f.Variants, f.Matrix = nil, yaml.Node{}
+		}
+		f.Full = yaml.Node{}
+		if err := long.Load(&f, yaml.WithKnownFields()); err != nil {
+			return nil, located(name, err, f)
+		}
 	}
 	s := &f.Scenario
 	at := func(line int, err error) error { return fmt.Errorf("%s:%d: %w", name, line, err) }
@@ -39,8 +60,8 @@ func Parse(name string, data []byte) (*Scenario, error) {
 		return nil, fmt.Errorf("%s: name %q: write small letters, digits, - and _, starting with a letter", name, s.Name)
 	case s.Question == "":
 		return nil, fmt.Errorf("%s: question is missing: one line that says what the scenario asks", name)
-	case len(f.Variants) == 0:
-		return nil, fmt.Errorf("%s: variants are missing: at least one with a name", name)
+	case len(f.Variants) == 0 && f.Matrix.Kind == 0:
+		return nil, fmt.Errorf("%s: variants are missing: at least one with a name, or a matrix", name)
 	}
 	for i := range f.Variants {
 		n := &f.Variants[i]
@@ -51,7 +72,7 @@ func Parse(name string, data []byte) (*Scenario, error) {
 		if !variantName.MatchString(o.Name) {
 			return nil, at(n.Line, fmt.Errorf("variant's name %q: write small letters, digits, - and _, starting with a letter", o.Name))
 		}
-		if slices.ContainsFunc(s.Variants, func(v Variant) bool { return v.Name == o.Name }) {
+		if slices.Contains(s.VariantNames(), o.Name) {
 			return nil, at(n.Line, fmt.Errorf("variant %s stands here a second time", o.Name))
 		}
 		if path, err := o.validate(); err != nil {
@@ -59,8 +80,18 @@ func Parse(name string, data []byte) (*Scenario, error) {
 		}
 		s.Variants = append(s.Variants, Variant{Name: o.Name, Settings: o.Settings, varies: paths(n, "")})
 	}
-	for _, n := range f.Expect {
-		e, err := ParseExpectation(n.Value, s.Variants)
+	if f.Matrix.Kind != 0 {
+		if err := s.multiply(&f.Matrix); err != nil {
+			return nil, at(f.Matrix.Line, fmt.Errorf("matrix: %w", err))
+		}
+	}
+	for i := range f.Expect {
+		n := &f.Expect[i]
+		text := n.Value
+		if n.Kind == yaml.MappingNode && len(n.Content) == 2 { // "some-*: claim"
+			text = n.Content[0].Value + ": " + n.Content[1].Value
+		}
+		e, err := ParseExpectation(text, s.Variants)
 		if err != nil {
 			return nil, at(n.Line, err)
 		}
@@ -72,10 +103,104 @@ func Parse(name string, data []byte) (*Scenario, error) {
 	return s, nil
 }
 
+// maxVariants is the most that a matrix may make.
+const maxVariants = 128
+
+// multiply adds a variant for every combination of the matrix's values.
+func (s *Scenario) multiply(m *yaml.Node) error {
+	if m.Kind != yaml.MappingNode || len(m.Content) == 0 {
+		return errors.New("write settings or sysctls, each with a list of values")
+	}
+	total := 1
+	for i := 0; i < len(m.Content); i += 2 {
+		list := m.Content[i+1]
+		if list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
+			return fmt.Errorf("%s has no list of values: write such as [0, 1, 2]", m.Content[i].Value)
+		}
+		total *= len(list.Content)
+		if total > 1_000_000_000 {
+			break
+		}
+	}
+	if total > maxVariants {
+		return fmt.Errorf("it makes %d variants, and %d are the most: name fewer values", total, maxVariants)
+	}
+	base := Variant{Settings: s.Settings}
+	combined := []Variant{base}
+	for i := 0; i < len(m.Content); i += 2 {
+		key, values := m.Content[i].Value, m.Content[i+1].Content
+		var next []Variant
+		for _, v := range combined {
+			for _, value := range values {
+				w := Variant{Name: strings.TrimPrefix(v.Name+"-"+valueName(key, value.Value), "-"), Settings: v.clone(), varies: slices.Clone(v.varies)}
+				if err := assign(&w, key, value.Value); err != nil {
+					return err
+				}
+				w.varies = append(w.varies, key)
+				next = append(next, w)
+			}
+		}
+		combined = next
+	}
+	for _, v := range combined {
+		if _, err := v.validate(); err != nil {
+			return fmt.Errorf("variant %s: %w", v.Name, err)
+		}
+		if !variantName.MatchString(v.Name) || slices.Contains(s.VariantNames(), v.Name) {
+			return fmt.Errorf("variant's name %s is no name, or stands there twice: write variants instead", v.Name)
+		}
+		s.Variants = append(s.Variants, v)
+	}
+	return nil
+}
+
+// valueName is how a value of a matrix shows in a variant's name: tw_reuse_1,
+// close_client; the name of a link says enough alone.
+func valueName(key, value string) string {
+	clean := func(s string) string {
+		return strings.Trim(strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+				return r
+			}
+			return '_'
+		}, strings.ToLower(s)), "_")
+	}
+	if key == "link" {
+		return clean(value)
+	}
+	return clean(strings.TrimPrefix(lab.ShortName(key), "tcp_")) + "_" + clean(value)
+}
+
+// assign sets a setting, by its path, or a sysctl, by its name.
+func assign(v *Variant, key, value string) error {
+	if known := settable(reflect.TypeFor[Settings](), ""); !slices.Contains(known, key) {
+		full, err := lab.CheckSysctl(key, value)
+		if err != nil {
+			if !strings.HasPrefix(key, "net.") && !strings.HasPrefix(key, "tcp_") {
+				return fmt.Errorf("no setting is called %s%s", key, suggest.For(key, known))
+			}
+			return err
+		}
+		if v.Sysctls == nil {
+			v.Sysctls = map[string]string{}
+		}
+		v.Sysctls[full] = value
+		return nil
+	}
+	node := &yaml.Node{Kind: yaml.ScalarNode, Value: value}
+	for _, part := range slices.Backward(strings.Split(key, ".")) {
+		node = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Value: part}, node}}
+	}
+	if err := node.Load(&v.Settings, yaml.WithKnownFields()); err != nil {
+		return fmt.Errorf("%s: %s", key, strings.TrimPrefix(located("", err, v.Settings).Error(), ": "))
+	}
+	return nil
+}
+
 var variantName = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
 
 func (s Settings) clone() Settings {
-	s.Sysctls = maps.Clone(s.Sysctls)
+	s.Sysctls, s.HoldSysctls = maps.Clone(s.Sysctls), maps.Clone(s.HoldSysctls)
 	return s
 }
 
@@ -154,7 +279,7 @@ func located(name string, err error, target any) error {
 func sentence(name string, e *yaml.LoadError, target any) error {
 	msg := e.Message
 	if m := unknownField.FindStringSubmatch(msg); m != nil {
-		msg = fmt.Sprintf("unknown key %q%s", m[1], DidYouMean(m[1], keys(reflect.TypeOf(target))))
+		msg = fmt.Sprintf("unknown key %q%s", m[1], suggest.For(m[1], keys(reflect.TypeOf(target))))
 	} else if m := wrongType.FindStringSubmatch(msg); m != nil {
 		want := "another kind of value"
 		switch {
@@ -197,7 +322,7 @@ func keys(t reflect.Type) []string {
 	return out
 }
 
-// An Override is one --set: a path and the value for all variants.
+// An Override is one --set or --sysctl: a value for all variants.
 type Override struct{ Path, Value string }
 
 // ParseOverride reads "traffic.rate=500/s".
@@ -208,9 +333,25 @@ func ParseOverride(s string) (Override, error) {
 	}
 	known := settable(reflect.TypeFor[Settings](), "")
 	if !slices.Contains(known, path) {
-		return Override{}, fmt.Errorf("--set %s: no setting is called %s%s", s, path, DidYouMean(path, known))
+		if _, sysctl := lab.FindKnob(path); sysctl || strings.HasPrefix(path, "net.") {
+			return Override{}, fmt.Errorf("--set %s: that is a sysctl; write --sysctl %s", s, s)
+		}
+		return Override{}, fmt.Errorf("--set %s: no setting is called %s%s", s, path, suggest.For(path, known))
 	}
 	return Override{path, value}, nil
+}
+
+// ParseSysctl reads "net.ipv4.tcp_tw_reuse=1"; tcp_tw_reuse is enough.
+func ParseSysctl(s string) (Override, error) {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return Override{}, fmt.Errorf("--sysctl %s: write name=value, such as tcp_tw_reuse=1", s)
+	}
+	full, err := lab.CheckSysctl(strings.TrimSpace(name), value)
+	if err != nil {
+		return Override{}, fmt.Errorf("--sysctl %s: %w", s, err)
+	}
+	return Override{full, value}, nil
 }
 
 // settable lists the paths that --set takes.
@@ -231,63 +372,23 @@ func settable(t reflect.Type, prefix string) []string {
 
 // apply sets the value on one variant.
 func (o Override) apply(v *Variant) error {
-	if slices.Contains(v.varies, o.Path) {
-		return fmt.Errorf("--set %s=%s: variant %s is about that very setting; choose variants with --variant, or copy the scenario "+
-			"to a file and change it there", o.Path, o.Value, v.Name)
+	flag := "--set"
+	if strings.HasPrefix(o.Path, "net.") {
+		flag = "--sysctl"
 	}
-	node := &yaml.Node{Kind: yaml.ScalarNode, Value: o.Value}
-	parts := strings.Split(o.Path, ".")
-	for _, key := range slices.Backward(parts) {
-		node = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Value: key}, node}}
+	varied := slices.ContainsFunc(v.varies, func(p string) bool {
+		p = strings.TrimPrefix(p, "sysctls.")
+		if k, ok := lab.FindKnob(p); ok {
+			p = k.Name
+		}
+		return p == o.Path
+	})
+	if varied {
+		return fmt.Errorf("%s %s=%s: variant %s is about that very setting; choose variants with --variant, or copy the scenario "+
+			"to a file and change it there", flag, o.Path, o.Value, v.Name)
 	}
-	if err := node.Load(&v.Settings, yaml.WithKnownFields()); err != nil {
-		return errors.New(strings.TrimPrefix(located("", err, v.Settings).Error(), ": "))
-	}
-	if _, err := v.validate(); err != nil {
-		return err
+	if err := assign(v, o.Path, o.Value); err != nil {
+		return fmt.Errorf("%s %s=%s: %w", flag, o.Path, o.Value, err)
 	}
 	return nil
-}
-
-// DidYouMean ends an error about an unknown word with the nearest known one, or
-// with all of them where none is near.
-func DidYouMean(word string, known []string) string {
-	best, least := "", 1+len(word)/2
-	for _, k := range known {
-		if d := distance(word, k); d < least {
-			best, least = k, d
-		}
-	}
-	switch {
-	case best != "":
-		return fmt.Sprintf("; did you mean %s?", best)
-	case len(known) == 0:
-		return ""
-	case len(known) > 20:
-		return ""
-	}
-	sorted := slices.Compact(slices.Sorted(slices.Values(known)))
-	return "; known: " + strings.Join(sorted, ", ")
-}
-
-// distance is the number of single letters to insert, delete or change
-// (Levenshtein) on the way from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/twlab/twlab/internal/suggest"
 )
 
 // A Plan is a scenario resolved: all trials, in the order in which they run.
@@ -16,51 +18,76 @@ type Plan struct {
 
 // A Trial is one variant, once, with everything that it needs to know.
 type Trial struct {
-	Number   int      `json:"number"` // in order of running, from 1
-	Scenario string   `json:"scenario"`
-	Variant  string   `json:"variant"`
-	Seed     uint64   `json:"seed"`
-	Settings Settings `json:"settings"`
+	Number     int      `json:"number"` // in order of running, from 1
+	Scenario   string   `json:"scenario"`
+	Variant    string   `json:"variant"`
+	Repetition int      `json:"repetition"` // from 1
+	Seed       uint64   `json:"seed"`
+	Settings   Settings `json:"settings"`
 	// Destinations is the number of server addresses, "auto" resolved.
 	Destinations int `json:"destinations"`
 }
 
-// Plan resolves the scenario with the user's overrides. only names the
-// variants to run; none means all. The seed decides their order.
-func (s *Scenario) Plan(seed uint64, only []string, set []Override) (*Plan, error) {
+// Options shape a plan.
+type Options struct {
+	Seed   uint64
+	Repeat int        // trials of each variant; 0 means 1
+	Only   []string   // variants to run; none means all
+	Set    []Override // for all variants, last
+}
+
+// Plan resolves the scenario with the user's choices. The seed decides the
+// order of the trials: every repetition runs all variants, shuffled, so that
+// whatever drifts on the machine meets all of them alike.
+func (s *Scenario) Plan(o Options) (*Plan, error) {
 	r := *s
 	r.Variants = nil
-	for _, name := range only {
+	for _, name := range o.Only {
 		if !slices.ContainsFunc(s.Variants, func(v Variant) bool { return v.Name == name }) {
-			return nil, fmt.Errorf("scenario %s has no variant %s%s", s.Name, name, DidYouMean(name, s.VariantNames()))
+			return nil, fmt.Errorf("scenario %s has no variant %s%s", s.Name, name, suggest.For(name, s.VariantNames()))
 		}
 	}
 	for _, v := range s.Variants {
-		if len(only) > 0 && !slices.Contains(only, v.Name) {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, v.Name) {
 			continue
 		}
 		v.Settings = v.clone()
-		for _, o := range set {
-			if err := o.apply(&v); err != nil {
+		for _, set := range o.Set {
+			if err := set.apply(&v); err != nil {
 				return nil, err
 			}
 		}
+		if _, err := v.validate(); err != nil { // once all are set: they may need each other
+			return nil, fmt.Errorf("variant %s: %w", v.Name, err)
+		}
 		r.Variants = append(r.Variants, v)
+	}
+	repeat := max(1, o.Repeat)
+	if n := repeat * len(r.Variants); n > MaxTrials {
+		return nil, fmt.Errorf("%d variants %d times are %d trials; %d are the most", len(r.Variants), repeat, n, MaxTrials)
 	}
 	// One number for all: variants differ in the one thing they are about.
 	auto := 1
 	for _, v := range r.Variants {
 		auto = max(auto, v.destinations())
 	}
-	p := &Plan{Scenario: &r, Seed: seed}
-	for _, v := range r.Variants {
-		t := Trial{Scenario: s.Name, Variant: v.Name, Seed: seed, Settings: v.Settings, Destinations: int(v.Traffic.Destinations)}
-		if t.Destinations == 0 {
-			t.Destinations = auto
+	p := &Plan{Scenario: &r, Seed: o.Seed}
+	rnd := rand.New(rand.NewPCG(o.Seed, 0))
+	for rep := range repeat {
+		first := len(p.Trials)
+		for _, v := range r.Variants {
+			t := Trial{
+				Scenario: s.Name, Variant: v.Name, Repetition: rep + 1, Seed: o.Seed, Settings: v.Settings,
+				Destinations: int(v.Traffic.Destinations),
+			}
+			if t.Destinations == 0 {
+				t.Destinations = auto
+			}
+			p.Trials = append(p.Trials, t)
 		}
-		p.Trials = append(p.Trials, t)
+		round := p.Trials[first:]
+		rnd.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
 	}
-	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(p.Trials), func(i, j int) { p.Trials[i], p.Trials[j] = p.Trials[j], p.Trials[i] })
 	for i := range p.Trials {
 		p.Trials[i].Number = i + 1
 	}
@@ -72,6 +99,9 @@ func (s *Scenario) Plan(seed uint64, only []string, set []Override) (*Plan, erro
 	}
 	return p, nil
 }
+
+// MaxTrials is the most trials of a plan.
+const MaxTrials = 1000
 
 // AddExpectations adds the user's own claims. They may name only variants that
 // run.
@@ -87,13 +117,7 @@ func (p *Plan) AddExpectations(texts []string) error {
 }
 
 // VariantNames lists the variants in the order of the file.
-func (s *Scenario) VariantNames() []string {
-	var out []string
-	for _, v := range s.Variants {
-		out = append(out, v.Name)
-	}
-	return out
-}
+func (s *Scenario) VariantNames() []string { return names(s.Variants) }
 
 // A Cost is what a trial is going to take.
 type Cost struct {
@@ -147,6 +171,3 @@ func (p *Plan) Files() int {
 	}
 	return most
 }
-
-// PortRange is the number of ports the trial's client chooses from.
-func (t Trial) PortRange() int64 { return t.Settings.portRange() }

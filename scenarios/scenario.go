@@ -8,6 +8,7 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -25,6 +26,11 @@ type Scenario struct {
 	Question string `yaml:"question" json:"question"`
 	// Story says in plain words who does what and what should be seen.
 	Story string `yaml:"story" json:"story"`
+	// Needs names sysctls without which the question cannot be asked.
+	Needs []string `yaml:"needs" json:"needs,omitempty"`
+	// Parallel says that the trials count and do not time: they may run side
+	// by side, each in a world of its own.
+	Parallel bool `yaml:"parallel" json:"parallel,omitempty"`
 	// Settings are what all variants share.
 	Settings `yaml:",inline"`
 	// Variants each change one thing. The first is the one others are
@@ -46,38 +52,61 @@ type Variant struct {
 
 // Settings are what a trial runs under.
 type Settings struct {
-	// Link is veth (each host a stack of its own) or loopback (one stack).
+	// Link is veth or veth6 (each host a stack of its own), loopback or
+	// loopback6 (one stack).
 	Link lab.Link `yaml:"link" json:"link"`
-	// Traffic is what the client does.
+	// Traffic is what client and server do.
 	Traffic Traffic `yaml:"traffic" json:"traffic"`
 	// Hold is how long the world is watched after the load.
 	Hold Duration `yaml:"hold" json:"hold"`
-	// Sysctls are set on every stack of the trial.
+	// Sysctls are set on every stack of the trial before any socket exists.
 	Sysctls map[string]string `yaml:"sysctls" json:"sysctls,omitempty"`
+	// HoldSysctls are set on every stack as the hold begins.
+	HoldSysctls map[string]string `yaml:"hold_sysctls" json:"hold_sysctls,omitempty"`
 }
 
-// Traffic is what the client does. The load ends when Count requests were
+// Traffic is what client and server do. The load ends when Count requests were
 // started or Duration is over.
 type Traffic struct {
 	Count    int64    `yaml:"count" json:"count"`       // requests; 0: as many as Duration allows
 	Rate     Rate     `yaml:"rate" json:"rate"`         // requests/s of an open loop; 0: a closed loop
+	RampTo   Rate     `yaml:"ramp_to" json:"ramp_to"`   // the rate rises or falls evenly to this over Duration; 0: it stays
 	Duration Duration `yaml:"duration" json:"duration"` // 0: ten times what Count takes at Rate, at least a minute
+	// ConnectionRate is Rate in connections/s: times requests_per_connection.
+	ConnectionRate Rate `yaml:"connection_rate" json:"connection_rate"`
 	// Concurrency is the most requests under way at a time, and the size of a
 	// keepalive pool.
 	Concurrency int `yaml:"concurrency" json:"concurrency"`
 	// Keepalive sends the requests over a pool of Concurrency connections,
 	// filled first, used in turn, closed when the load ends.
-	Keepalive bool  `yaml:"keepalive" json:"keepalive"`
-	Close     Close `yaml:"close" json:"close"`
+	Keepalive bool `yaml:"keepalive" json:"keepalive"`
+	// RequestsPerConnection ends a kept connection after so many requests, by
+	// the side that Close names; 0: no limit.
+	RequestsPerConnection int64 `yaml:"requests_per_connection" json:"requests_per_connection"`
+	// Close says who closes a connection first.
+	Close Close `yaml:"close" json:"close"`
+	// HalfClose makes the client close by half (shutdown) and keep the socket.
+	HalfClose bool `yaml:"half_close" json:"half_close"`
+	// ServerForgets is the share of connections, in percent, that the server
+	// does not close after the client has.
+	ServerForgets int `yaml:"server_forgets" json:"server_forgets"`
 	// Destinations is the number of server addresses. auto takes the fewest
 	// with which no address sees more connections within one TIME_WAIT life
 	// than half the client's port range, in whichever variant makes the most.
 	Destinations Destinations `yaml:"destinations" json:"destinations"`
+	// Sources is the number of client addresses that are bound in turn; 0: the
+	// kernel chooses one.
+	Sources int `yaml:"sources" json:"sources"`
+	// Bind says when a bound source gets its port: late, by connect() for each
+	// destination (IP_BIND_ADDRESS_NO_PORT), or early, by bind() for all at once.
+	Bind Bind `yaml:"bind" json:"bind"`
+	// Port is where the server listens.
+	Port uint16 `yaml:"port" json:"port"`
 }
 
 // defaults are what a scenario need not say.
 func defaults() Settings {
-	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient}, Hold: Duration(time.Second)}
+	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient, Bind: BindLate, Port: 8080}, Hold: Duration(time.Second)}
 }
 
 // Bounds of what a scenario may ask: request loops end, in count and in time.
@@ -104,12 +133,57 @@ func (s Settings) validate() (path string, err error) {
 	case t.Concurrency < 1 || t.Concurrency > maxConcurrency:
 		return "traffic.concurrency", fmt.Errorf("traffic.concurrency %d is not between 1 and %d", t.Concurrency, maxConcurrency)
 	}
-	for name := range s.Sysctls {
-		if _, err := lab.SysctlPath(name); err != nil {
-			return "sysctls", err
+	for _, c := range []struct {
+		path  string
+		wrong bool
+		why   string
+	}{
+		{"traffic.rate", t.Rate > 0 && t.ConnectionRate > 0, "traffic.rate and traffic.connection_rate say the same: give one"},
+		{"traffic.connection_rate", t.ConnectionRate > 0 && t.Keepalive && t.RequestsPerConnection == 0, "traffic.connection_rate with keepalive needs traffic.requests_per_connection"},
+		{"traffic.ramp_to", t.RampTo > 0 && (t.rate() == 0 || t.Duration == 0), "traffic.ramp_to needs traffic.rate to begin with and traffic.duration"},
+		{"traffic.requests_per_connection", t.RequestsPerConnection < 0, "traffic.requests_per_connection must not be negative"},
+		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && !t.Keepalive, "traffic.requests_per_connection needs traffic.keepalive"},
+		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && t.Close == CloseBoth, "traffic.requests_per_connection needs one side that closes: client, server or reset"},
+		{"traffic.half_close", t.HalfClose && t.Close != CloseClient, "traffic.half_close needs traffic.close: client"},
+		{"traffic.server_forgets", t.ServerForgets < 0 || t.ServerForgets > 100, "traffic.server_forgets is a share from 0 to 100 percent"},
+		{"traffic.server_forgets", t.ServerForgets > 0 && t.Close != CloseClient, "traffic.server_forgets needs traffic.close: client"},
+		{"traffic.sources", t.Sources < 0 || t.Sources > lab.MaxAddresses, fmt.Sprintf("traffic.sources is from 0 to %d", lab.MaxAddresses)},
+		{"traffic.bind", t.Bind == BindEarly && t.Sources == 0, "traffic.bind: early needs traffic.sources: at least 1"},
+		{"traffic.port", t.Port == 0, "traffic.port is from 1 to 65535"},
+	} {
+		if c.wrong {
+			return c.path, errors.New(c.why)
+		}
+	}
+	for path, sysctls := range map[string]map[string]string{"sysctls": s.Sysctls, "hold_sysctls": s.HoldSysctls} {
+		for name, value := range sysctls {
+			full, err := lab.CheckSysctl(name, value)
+			if err != nil {
+				return path, err
+			}
+			if full != name {
+				delete(sysctls, name)
+				sysctls[full] = value
+			}
 		}
 	}
 	return "", nil
+}
+
+// rate is requests a second; 0 for a closed loop.
+func (t Traffic) rate() float64 {
+	if t.ConnectionRate > 0 {
+		return float64(t.ConnectionRate) * float64(max(1, t.RequestsPerConnection))
+	}
+	return float64(t.Rate)
+}
+
+// meanRate is rate() over the load, ramp included.
+func (t Traffic) meanRate() float64 {
+	if t.RampTo > 0 {
+		return (t.rate() + float64(t.RampTo)) / 2
+	}
+	return t.rate()
 }
 
 // duration bounds the load in time.
@@ -130,7 +204,7 @@ const (
 
 // expected is how long the load will take.
 func (t Traffic) expected() time.Duration {
-	rate := float64(t.Rate)
+	rate := t.meanRate()
 	if rate == 0 {
 		rate = closedLoopRate
 	}
@@ -143,12 +217,12 @@ func (t Traffic) expected() time.Duration {
 
 // requests is how many the load will make.
 func (t Traffic) requests() int64 {
-	rate := float64(t.Rate)
+	rate := t.meanRate()
 	if rate == 0 {
 		rate = closedLoopRate
 	}
 	n := int64(rate * t.expected().Seconds())
-	if t.Count > 0 && (n > t.Count || t.Rate == 0 && t.Duration == 0) {
+	if t.Count > 0 && (n > t.Count || t.rate() == 0 && t.Duration == 0) {
 		return t.Count
 	}
 	return n
@@ -156,10 +230,14 @@ func (t Traffic) requests() int64 {
 
 // connections is how many the load will open.
 func (t Traffic) connections() int64 {
-	if t.Keepalive {
-		return min(t.requests(), int64(t.Concurrency))
+	n := t.requests()
+	switch k := t.RequestsPerConnection; {
+	case t.Keepalive && k > 0: // each of the pool's connections may be cut off early
+		return min(n, (n+k-1)/k+int64(t.Concurrency))
+	case t.Keepalive:
+		return min(n, int64(t.Concurrency))
 	}
-	return t.requests()
+	return n
 }
 
 // timeWaitLife is TCP_TIMEWAIT_LEN (include/net/tcp.h, 60 s) and the most that
@@ -173,20 +251,20 @@ func (s Settings) destinations() int {
 	n := t.connections()
 	switch took := min(t.duration(), timeWaitLife); {
 	case t.Keepalive:
-	case t.Rate == 0: // nobody knows how fast it will be
+	case t.rate() == 0: // nobody knows how fast it will be
 		n = int64(fastestLoop * took.Seconds())
 	default:
-		n = int64(float64(t.Rate) * took.Seconds())
+		n = int64(max(t.rate(), float64(t.RampTo)) * took.Seconds())
 	}
 	if t.Count > 0 {
 		n = min(n, t.Count)
 	}
-	half := max(1, s.portRange()/2)
-	return int(min(lab.MaxDestinations, max(1, (n+half-1)/half)))
+	half := max(1, s.PortRange()/2*int64(max(1, t.Sources)))
+	return int(min(lab.MaxAddresses, max(1, (n+half-1)/half)))
 }
 
-// portRange is the number of ports that connect() chooses from.
-func (s Settings) portRange() int64 {
+// PortRange is the number of ports that connect() chooses from.
+func (s Settings) PortRange() int64 {
 	var low, high int64
 	if _, err := fmt.Sscan(s.Sysctls["net.ipv4.ip_local_port_range"], &low, &high); err == nil && high >= low {
 		return high - low + 1
@@ -198,26 +276,29 @@ func (s Settings) portRange() int64 {
 // five retransmissions of a SYN take together.
 const requestTimeout = 40 * time.Second
 
-// ServerPort is where the lab's servers listen, below every port range that
-// connect() chooses from by default.
-const ServerPort = 8080
-
-// World lays out the trial's stacks and what each host on them does.
+// World lays out the trial's stacks and says what each host on them does.
 func (t Trial) World() (lab.World, client.Options, server.Options, error) {
-	w, addrs, err := lab.NewWorld(t.Settings.Link, t.Destinations, t.Settings.Sysctls)
+	tr := t.Settings.Traffic
+	w, err := lab.NewWorld(t.Settings.Link, max(1, tr.Sources), t.Destinations, t.Settings.Sysctls)
 	if err != nil {
 		return w, client.Options{}, server.Options{}, err
 	}
-	tr := t.Settings.Traffic
 	c := client.Options{
-		Count: tr.Count, Rate: float64(tr.Rate), Duration: tr.duration(), Concurrency: tr.Concurrency, Keepalive: tr.Keepalive,
-		Timeout: requestTimeout,
+		Count: tr.Count, Rate: tr.rate(), RampTo: float64(tr.RampTo), Duration: tr.duration(), Concurrency: tr.Concurrency,
+		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: requestTimeout,
 	}
-	s := server.Options{Backlog: 4096}
-	for _, a := range addrs {
-		c.Destinations = append(c.Destinations, netip.AddrPortFrom(a, ServerPort))
+	s := server.Options{Backlog: 4096, Forgets: tr.ServerForgets}
+	if tr.Sources > 0 {
+		c.Sources = w.Clients
 	}
-	s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), ServerPort)}
+	everywhere := netip.IPv4Unspecified()
+	if t.Settings.Link.IPv6() {
+		everywhere = netip.IPv6Unspecified()
+	}
+	s.Listen = []netip.AddrPort{netip.AddrPortFrom(everywhere, tr.Port)}
+	for _, a := range w.Servers {
+		c.Destinations = append(c.Destinations, netip.AddrPortFrom(a, tr.Port))
+	}
 	switch tr.Close {
 	case CloseClient:
 		c.Closing, s.Closing = client.First, server.Last
@@ -227,6 +308,11 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 		c.Closing, s.Closing = client.Last, server.First
 	case CloseBoth:
 		c.Closing, s.Closing = client.Both, server.Both
+	}
+	if tr.Close == CloseServer {
+		s.PerConnection = tr.RequestsPerConnection
+	} else {
+		c.PerConnection = tr.RequestsPerConnection
 	}
 	return w, c, s, nil
 }

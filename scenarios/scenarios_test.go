@@ -27,7 +27,7 @@ answer: "{one.client.requests.ok} were answered"
 
 func parse(t *testing.T, text string) *Scenario {
 	t.Helper()
-	s, err := Parse("small.yaml", []byte(text))
+	s, err := Parse("small.yaml", []byte(text), false)
 	require.NoError(t, err)
 	return s
 }
@@ -58,7 +58,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"name: two", "name: one", `small.yaml:7: variant one stands here a second time`},
 		{"name: two", "name: Two!", `small.yaml:7: variant's name "Two!": write small letters`},
 		{"name: small", "name: Small", `small.yaml: name "Small": write small letters`},
-		{"question: Is it small?", "link: wire\nquestion: q", `small.yaml:2: variant one: link "wire" is none of [veth loopback]`},
+		{"question: Is it small?", "link: wire\nquestion: q", `small.yaml:2: variant one: link "wire" is none of [veth veth6 loopback loopback6]`},
 		{"question: Is it small?", "sysctls: {kernel.panic: 1}\nquestion: q", `small.yaml:2: variant one: sysctl kernel.panic: only those under net. belong to a network namespace`},
 		{"one.client.requests.ok == 100", "one.client.request.ok == 100", `small.yaml:10: expectation "one.client.request.ok == 100": no metric is called client.request.ok; did you mean client.requests.ok?`},
 		{"one.client.requests.ok == 100", "on.client.requests.ok == 100", `small.yaml:10: expectation "on.client.requests.ok == 100": no variant is called on; did you mean one?`},
@@ -72,13 +72,13 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{small, "a: [\n", `small.yaml:2: `},
 	} {
 		require.Contains(t, small, c.old)
-		_, err := Parse("small.yaml", []byte(strings.Replace(small, c.old, c.new, 1)))
+		_, err := Parse("small.yaml", []byte(strings.Replace(small, c.old, c.new, 1)), false)
 		require.ErrorContains(t, err, c.want, c.new)
 	}
 }
 
 func TestAllMistakesOfTheReaderAreToldAtOnce(t *testing.T) {
-	_, err := Parse("s.yaml", []byte("nam: x\nqestion: y\n"))
+	_, err := Parse("s.yaml", []byte("nam: x\nqestion: y\n"), false)
 	require.EqualError(t, err, "s.yaml:1: unknown key \"nam\"; did you mean name?\ns.yaml:2: unknown key \"qestion\"; did you mean question?")
 }
 
@@ -92,7 +92,7 @@ func TestOverrides(t *testing.T) {
 			}
 			all = append(all, o)
 		}
-		return parse(t, small).Plan(1, nil, all)
+		return parse(t, small).Plan(Options{Set: all})
 	}
 	p, err := set("traffic.rate=500/s", "traffic.count=20", "traffic.duration=3s", "traffic.destinations=7", "link=loopback", "hold=2s", "traffic.keepalive=true")
 	require.NoError(t, err)
@@ -121,13 +121,13 @@ func TestOverrides(t *testing.T) {
 }
 
 func TestPlanIsTheSameForASeedAndRunsOnlyWhatIsAsked(t *testing.T) {
-	s, err := Find("keepalive")
+	s, err := Find("keepalive", false)
 	require.NoError(t, err)
 	orders := map[string]bool{}
 	for seed := range uint64(20) {
-		a, err := s.Plan(seed, nil, nil)
+		a, err := s.Plan(Options{Seed: seed})
 		require.NoError(t, err)
-		b, err := s.Plan(seed, nil, nil)
+		b, err := s.Plan(Options{Seed: seed})
 		require.NoError(t, err)
 		require.Equal(t, a.Trials, b.Trials)
 		order := ""
@@ -138,14 +138,14 @@ func TestPlanIsTheSameForASeedAndRunsOnlyWhatIsAsked(t *testing.T) {
 	}
 	require.Greater(t, len(orders), 2, "the seed decides the order")
 
-	p, err := s.Plan(1, []string{"keepalive"}, nil)
+	p, err := s.Plan(Options{Only: []string{"keepalive"}})
 	require.NoError(t, err)
 	require.Len(t, p.Trials, 1)
 	for _, e := range p.Scenario.Expect {
 		require.NotContains(t, e.Text, "closes", "claims about variants that do not run are left out")
 	}
 	require.NotEmpty(t, p.Scenario.Expect)
-	_, err = s.Plan(1, []string{"keepalife"}, nil)
+	_, err = s.Plan(Options{Only: []string{"keepalife"}})
 	require.EqualError(t, err, "scenario keepalive has no variant keepalife; did you mean keepalive?")
 }
 
@@ -171,7 +171,7 @@ func TestAutoDestinations(t *testing.T) {
 		if c.sysctls != "" {
 			text += "sysctls: " + c.sysctls + "\n"
 		}
-		p, err := parse(t, text).Plan(1, nil, nil)
+		p, err := parse(t, text).Plan(Options{})
 		require.NoError(t, err)
 		require.Equal(t, c.want, p.Trials[0].Destinations, text)
 	}
@@ -230,14 +230,18 @@ func TestExpectations(t *testing.T) {
 func TestEveryBuiltInScenarioIsWhole(t *testing.T) {
 	require.NotEmpty(t, Names())
 	for _, name := range Names() {
-		s, err := Find(name)
-		require.NoError(t, err)
-		require.Equal(t, name, s.Name)
-		require.NotEmpty(t, s.Story)
-		require.NotEmpty(t, s.Answer)
-		require.NotEmpty(t, s.Expect)
+		for _, full := range []bool{false, true} {
+			s, err := Find(name, full)
+			require.NoError(t, err)
+			require.Equal(t, name, s.Name)
+			require.NotEmpty(t, s.Story)
+			require.NotEmpty(t, s.Answer)
+			require.NotEmpty(t, s.Expect)
+			_, err = s.Plan(Options{})
+			require.NoError(t, err)
+		}
 	}
-	_, err := Find("keepalife")
+	_, err := Find("keepalife", false)
 	require.EqualError(t, err, "no scenario is called keepalife; did you mean keepalive? (twlab list shows all; a file's name needs its ending)")
 }
 
@@ -249,11 +253,11 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("variants: [{}]\nname: a\nquestion: b\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := Parse("f.yaml", b)
+		s, err := Parse("f.yaml", b, false)
 		if err != nil {
 			return
 		}
-		p, err := s.Plan(1, nil, nil)
+		p, err := s.Plan(Options{})
 		require.NoError(t, err)
 		for _, tr := range p.Trials {
 			tr.Cost()

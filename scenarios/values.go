@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,8 +65,8 @@ func (d *Destinations) UnmarshalText(b []byte) error {
 		return nil
 	}
 	n, err := strconv.Atoi(string(b))
-	if err != nil || n < 1 || n > lab.MaxDestinations {
-		return fmt.Errorf("%q destinations: write auto or a number from 1 to %d", b, lab.MaxDestinations)
+	if err != nil || n < 1 || n > lab.MaxAddresses {
+		return fmt.Errorf("%q destinations: write auto or a number from 1 to %d", b, lab.MaxAddresses)
 	}
 	*d = Destinations(n)
 	return nil
@@ -92,14 +93,32 @@ func (c *Close) UnmarshalText(b []byte) error {
 	return fmt.Errorf("%q does not say who closes: write client, server, both or reset", b)
 }
 
-// link lets a scenario's link be checked where it is read.
-type link = lab.Link
+// A Bind says when a bound source address gets its port.
+type Bind string
 
-func checkLink(l link) error {
-	for _, known := range lab.Links {
-		if l == known {
-			return nil
-		}
+// The ways of binding.
+const (
+	BindLate  Bind = "late"
+	BindEarly Bind = "early"
+)
+
+// UnmarshalText accepts both, and nothing for late, as in records from before
+// there was a choice.
+func (b *Bind) UnmarshalText(text []byte) error {
+	switch v := Bind(text); v {
+	case "":
+		*b = BindLate
+		return nil
+	case BindLate, BindEarly:
+		*b = v
+		return nil
+	}
+	return fmt.Errorf("%q does not say when the port is chosen: write late or early", text)
+}
+
+func checkLink(l lab.Link) error {
+	if slices.Contains(lab.Links, l) {
+		return nil
 	}
 	return fmt.Errorf("link %q is none of %v", l, lab.Links)
 }

@@ -25,6 +25,12 @@ type Options struct {
 	Listen  []netip.AddrPort `json:"listen"`  // at least one
 	Backlog int              `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
 	Closing Closing          `json:"closing"`
+	// PerConnection is the number of answers after which the server says
+	// "Connection: close" and closes. Zero: no limit.
+	PerConnection int64 `json:"per_connection,omitempty"`
+	// Forgets is the share of connections, in percent, that the server never
+	// closes once the client has: the leak that shows as CLOSE_WAIT.
+	Forgets int `json:"forgets_percent,omitempty"`
 }
 
 // Validate says what is missing.
@@ -34,6 +40,8 @@ func (o Options) Validate() error {
 		return errors.New("server: no address to listen on")
 	case o.Backlog < 1:
 		return errors.New("server: backlog must be at least 1")
+	case o.PerConnection < 0 || o.Forgets < 0 || o.Forgets > 100:
+		return errors.New("server: requests per connection must not be negative, and a share is from 0 to 100 percent")
 	}
 	switch o.Closing {
 	case First, Last, Both:
@@ -59,6 +67,7 @@ type Stats struct {
 	ClosedFirst int64 `json:"closed_first"` // before it had seen the peer's FIN
 	ClosedLast  int64 `json:"closed_last"`
 	ClosedReset int64 `json:"closed_reset"` // the peer sent RST
+	Forgotten   int64 `json:"forgotten"`    // the peer's FIN was seen, and nothing done
 
 	Errors []Error `json:"errors,omitempty"`
 	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system

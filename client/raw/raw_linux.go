@@ -7,8 +7,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
+	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/twlab/twlab/client"
@@ -31,11 +34,14 @@ const (
 	waiting          // for the answer
 	ending           // for the server's FIN, after the answer
 	idle             // in the pool
+	half             // closed by half: for the server's FIN, the request long done
 )
 
 type conn struct {
 	stage    stage
 	reused   bool
+	sent     int64  // requests so far
+	begun    int64  // connect() was called, ns since the trial start
 	deadline int64  // ns since the trial's start
 	part     []byte // of an answer that came in pieces
 }
@@ -56,6 +62,9 @@ type driver struct {
 	client.Options
 	loop   *sock.Loop
 	dests  []*sock.Addr
+	srcs   []*sock.Addr
+	halves int // connections closed by half
+	loaded bool
 	conns  []conn // by file descriptor
 	pool   []int  // idle connections, the one that rested longest first
 	active int    // requests under way
@@ -66,11 +75,13 @@ type driver struct {
 	drain  int64 // when waiting for the pool's end is given up; 0: load goes on
 	stats  client.Stats
 	errs   map[failure]int64
+	took   *hdrhistogram.Histogram // from connect() to an open connection, ns
 	cpu    int64
 	buf    []byte
 }
 
-// Run does what o says and returns when all connections are closed. When ctx
+// Run does what o says and returns when all connections are closed; those
+// closed by half may wait for the server until ctx ends. When ctx
 // ends it stops at once, with what was counted and the context's error. It
 // needs Concurrency and about ten more file descriptors.
 func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats, error) {
@@ -85,20 +96,32 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 	now := c.Clock()
 	d := &driver{
 		Control: c, Options: o, errs: map[failure]int64{}, buf: make([]byte, 64<<10), cpu: sock.CPU(),
-		sched: pace.Schedule{Begin: now, Rate: o.Rate}, stop: now + int64(o.Duration), report: now + reportEvery,
+		took: hdrhistogram.New(1, int64(10*time.Minute), 3), sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, stop: now + int64(o.Duration), report: now + reportEvery,
 		stats: client.Stats{Begin: now},
+	}
+	if o.RampTo > 0 {
+		d.sched.Over = o.Duration
 	}
 	for _, a := range o.Destinations {
 		d.dests = append(d.dests, sock.NewAddr(a))
 	}
+	for _, a := range o.Sources {
+		d.srcs = append(d.srcs, sock.NewAddr(netip.AddrPortFrom(a, 0)))
+	}
 	d.loop = &sock.Loop{Epoll: ep, Next: d.next, Event: d.event}
 	err = d.loop.Run(ctx)
 	for fd := range d.conns { // none are left unless ctx ended or the drain was given up
-		if d.conns[fd].stage != unused {
+		switch d.conns[fd].stage {
+		case unused:
+		case half:
+			sock.Close(fd)
+		default:
 			d.end(fd, &d.stats.ClosedFailed)
 		}
 	}
-	d.stats.End = c.Clock()
+	if !d.loaded {
+		d.stats.End = c.Clock()
+	}
 	return d.snapshot(), err
 }
 
@@ -136,7 +159,16 @@ func (d *driver) next() (at int64, done bool) {
 			d.closePool()
 		}
 		if len(d.pool) == 0 || now >= d.drain {
-			return 0, true
+			if !d.loaded {
+				d.loaded = true
+				d.stats.End = now
+				if d.Loaded != nil {
+					d.Loaded(d.snapshot())
+				}
+			}
+			if d.halves == 0 {
+				return 0, true
+			}
 		}
 	}
 	return d.Epoch + wake, false
@@ -156,6 +188,7 @@ func (d *driver) start(now int64) {
 		d.pool = d.pool[1:]
 		c := &d.conns[fd]
 		c.stage, c.reused, c.deadline = waiting, true, deadline
+		c.sent++
 		d.stats.Reused++
 		if e := d.send(fd); e != 0 {
 			d.fail(fd, e, client.Send)
@@ -177,6 +210,15 @@ func (d *driver) start(now int64) {
 			return
 		}
 	}
+	if len(d.srcs) > 0 {
+		src := d.srcs[(d.turn-1)/len(d.dests)%len(d.srcs)]
+		if e := sock.Bind(fd, src, d.EarlyPort); e != 0 {
+			sock.Close(fd)
+			d.refused(e)
+			return
+		}
+	}
+	begun := d.Clock()
 	if e := sock.Connect(fd, dest); e != 0 && e != unix.EINPROGRESS {
 		sock.Close(fd)
 		d.refused(e)
@@ -185,7 +227,7 @@ func (d *driver) start(now int64) {
 	for fd >= len(d.conns) {
 		d.conns = append(d.conns, make([]conn, len(d.conns)+64)...)
 	}
-	d.conns[fd] = conn{stage: connecting, deadline: deadline, part: d.conns[fd].part[:0]}
+	d.conns[fd] = conn{stage: connecting, sent: 1, begun: begun, deadline: deadline, part: d.conns[fd].part[:0]}
 	// On one machine the handshake is usually over when connect() returns.
 	watch := uint32(unix.EPOLLIN)
 	switch e := d.send(fd); e {
@@ -206,6 +248,7 @@ func (d *driver) established(fd int) {
 	d.stats.Opened++
 	d.stats.Fresh++
 	d.conns[fd].stage = waiting
+	_ = d.took.RecordValue(max(1, d.Clock()-d.conns[fd].begun)) // no request lives for ten minutes
 }
 
 func (d *driver) send(fd int) unix.Errno {
@@ -245,6 +288,13 @@ func (d *driver) event(fd int, _ uint32) {
 		d.receive(fd, c)
 	case ending:
 		d.awaitFIN(fd)
+	case half:
+		if _, e := sock.Recv(fd, d.buf); e == unix.EAGAIN {
+			return
+		}
+		d.halves--
+		c.stage = unused
+		sock.Close(fd)
 	case idle:
 		// The server closed, or broke, a connection that had nothing to do.
 		if _, e := sock.Recv(fd, d.buf); e == unix.EAGAIN {
@@ -285,16 +335,21 @@ func (d *driver) receive(fd int, c *conn) {
 	}
 	c.part = c.part[:0]
 	d.stats.OK++
-	if d.Keepalive && !m.Close {
+	if d.Keepalive && !m.Close && (d.PerConnection == 0 || c.sent < d.PerConnection) {
 		c.stage = idle
 		d.pool = append(d.pool, fd)
 		d.active--
 		return
 	}
+	if m.Close && d.Keepalive { // the server has said its last word and closes
+		c.stage = ending
+		d.awaitFIN(fd)
+		return
+	}
 	switch d.Closing {
 	case client.First:
-		d.end(fd, &d.stats.ClosedFirst)
 		d.active--
+		d.endFirst(fd)
 	case client.Reset, client.Both:
 		if e := d.endAbruptly(fd); e != 0 {
 			d.count(e, client.Closed, c.reused)
@@ -304,6 +359,22 @@ func (d *driver) receive(fd int, c *conn) {
 		c.stage = ending
 		d.awaitFIN(fd)
 	}
+}
+
+// endFirst closes fd before the server's FIN was seen, whole or by half.
+func (d *driver) endFirst(fd int) {
+	if !d.HalfClose {
+		d.end(fd, &d.stats.ClosedFirst)
+		return
+	}
+	if e := sock.ShutdownWrite(fd); e != 0 {
+		d.count(e, client.Closed, d.conns[fd].reused)
+		d.end(fd, &d.stats.ClosedFailed)
+		return
+	}
+	d.stats.ClosedFirst++
+	d.conns[fd].stage = half
+	d.halves++
 }
 
 // awaitFIN closes fd once the server's FIN is here.
@@ -349,7 +420,7 @@ func (d *driver) closePool() {
 	}
 	for _, fd := range d.pool {
 		if d.Closing == client.First {
-			d.end(fd, &d.stats.ClosedFirst)
+			d.endFirst(fd)
 		} else if e := d.endAbruptly(fd); e != 0 {
 			d.count(e, client.Closed, true)
 		}
@@ -383,7 +454,7 @@ func (d *driver) count(e unix.Errno, p client.Phase, reused bool) { d.errs[failu
 func (d *driver) expire(now int64) {
 	for fd := range d.conns {
 		c := &d.conns[fd]
-		if c.stage == unused || c.stage == idle || now < c.deadline {
+		if c.stage == unused || c.stage == idle || c.stage == half || now < c.deadline {
 			continue
 		}
 		switch c.stage {
@@ -402,6 +473,9 @@ func (d *driver) expire(now int64) {
 func (d *driver) snapshot() client.Stats {
 	s := d.stats
 	s.At, s.CPU = d.Clock(), sock.CPU()-d.cpu
+	if n := d.took.TotalCount(); n > 0 {
+		s.Connect = &client.Latency{Count: n, P50: d.took.ValueAtQuantile(50), P99: d.took.ValueAtQuantile(99), Most: d.took.Max()}
+	}
 	s.Errors = make([]client.Error, 0, len(d.errs))
 	for f, n := range d.errs {
 		name := "EOF"

@@ -17,7 +17,7 @@ func newList(e env) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
 			for _, name := range scenarios.Names() {
-				s, err := scenarios.Find(name)
+				s, err := scenarios.Find(name, false)
 				if err != nil {
 					return err
 				}

@@ -17,19 +17,25 @@ import (
 type planFlags struct {
 	variants []string
 	set      []string
+	sysctls  []string
 	expect   []string
 	seed     uint64
+	repeat   int
+	full     bool
 }
 
 func (f *planFlags) register(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.variants, "variant", nil, "run only this variant (again for more)")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "set `path=value` for all variants, such as traffic.rate=500/s or link=loopback")
+	c.Flags().StringArrayVar(&f.sysctls, "sysctl", nil, "set `name=value` on every stack of the lab, such as tcp_tw_reuse=1")
+	c.Flags().IntVar(&f.repeat, "repeat", 1, "run each variant so often")
+	c.Flags().BoolVar(&f.full, "full", false, "the long form of the scenario, with whole TIME_WAIT lives")
 	c.Flags().StringArrayVar(&f.expect, "expect", nil, "expect this too, such as 'client.time_wait.peak <= 100'")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "decides the order of the trials")
 	_ = c.RegisterFlagCompletionFunc("variant", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		for _, a := range args {
-			if s, err := scenarios.Find(a); err == nil {
+			if s, err := scenarios.Find(a, f.full); err == nil {
 				names = append(names, s.VariantNames()...)
 			}
 		}
@@ -48,9 +54,19 @@ func (f *planFlags) plans(names []string) ([]*scenarios.Plan, error) {
 		}
 		overrides = append(overrides, o)
 	}
+	for _, s := range f.sysctls {
+		o, err := scenarios.ParseSysctl(s)
+		if err != nil {
+			return nil, usage(err)
+		}
+		overrides = append(overrides, o)
+	}
+	if f.repeat < 1 {
+		return nil, usage(fmt.Errorf("--repeat %d: at least 1", f.repeat))
+	}
 	var out []*scenarios.Plan
 	for _, name := range names {
-		s, err := scenarios.Find(name)
+		s, err := scenarios.Find(name, f.full)
 		if err != nil {
 			var pe *os.PathError
 			if errors.As(err, &pe) && !errors.Is(err, os.ErrNotExist) {
@@ -58,7 +74,7 @@ func (f *planFlags) plans(names []string) ([]*scenarios.Plan, error) {
 			}
 			return nil, usage(err)
 		}
-		p, err := s.Plan(f.seed, f.variants, overrides)
+		p, err := s.Plan(scenarios.Options{Seed: f.seed, Repeat: f.repeat, Only: f.variants, Set: overrides})
 		if err != nil {
 			return nil, usage(err)
 		}
@@ -107,7 +123,7 @@ func printPlan(e env, p *scenarios.Plan) error {
 	for _, t := range p.Trials {
 		c := t.Cost()
 		say("%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t\n", t.Number, t.Variant, c.Requests, c.Connections, t.Destinations, c.Ports,
-			t.PortRange(), c.Files, c.Wall.Seconds())
+			t.Settings.PortRange(), c.Files, c.Wall.Seconds())
 	}
 	say("\n%d trials, one after another, about %s; up to %d open files in one process\n",
 		len(p.Trials), time.Duration(math.Ceil(p.Wall().Seconds()))*time.Second, p.Files())

@@ -16,31 +16,40 @@ import (
 	"github.com/twlab/twlab/scenarios"
 )
 
-// watcher shows how a run goes on: bars on a terminal, plain lines off it.
-// Its methods are for one goroutine.
+// watcher shows how runs go on: bars on a terminal, plain lines off it. Its
+// methods are for one goroutine.
 type watcher struct {
 	env   env
-	total int
 	quiet bool
 
 	bars    progress.Writer // nil off a terminal
 	stopped sync.WaitGroup
-	tracker *progress.Tracker
-
-	trial  int
-	counts map[string]measure.Counts // by host, last seen
+	trials  map[string]*watched
 }
 
-func newProgress(e env, p *scenarios.Plan, quiet bool) *watcher {
-	w := &watcher{env: e, total: len(p.Trials), quiet: quiet, counts: map[string]measure.Counts{}}
+// watched is what is known of a trial under way.
+type watched struct {
+	name    string // "2/3 keepalive"
+	tracker *progress.Tracker
+	counts  map[string]measure.Counts // by host, last seen
+}
+
+func newProgress(e env, plans []*scenarios.Plan, quiet bool) *watcher {
+	w := &watcher{env: e, quiet: quiet, trials: map[string]*watched{}}
 	f, ok := e.err.(*os.File)
 	if quiet || !ok || !term.IsTerminal(int(f.Fd())) {
 		return w
 	}
+	longest := 0
+	for _, p := range plans {
+		for _, t := range p.Trials {
+			longest = max(longest, len(trialName(p, t))+len(", hold"))
+		}
+	}
 	w.bars = progress.NewWriter()
 	w.bars.SetOutputWriter(f)
 	w.bars.SetAutoStop(false)
-	w.bars.SetMessageLength(24)
+	w.bars.SetMessageLength(min(60, longest))
 	w.bars.SetTrackerLength(20)
 	w.bars.SetStyle(progress.StyleBlocks)
 	w.bars.Style().Visibility.ETA = false
@@ -49,29 +58,37 @@ func newProgress(e env, p *scenarios.Plan, quiet bool) *watcher {
 	return w
 }
 
-func (w *watcher) observe(t scenarios.Trial, f wire.Frame) {
+// trialName is how progress calls a trial.
+func trialName(p *scenarios.Plan, t scenarios.Trial) string {
+	return fmt.Sprintf("%d/%d %s", t.Number, len(p.Trials), t.Variant)
+}
+
+func (w *watcher) observe(p *scenarios.Plan, t scenarios.Trial, f wire.Frame) {
 	if w.quiet {
 		return
 	}
-	if t.Number != w.trial {
-		w.trial = t.Number
+	key := fmt.Sprint(t.Scenario, t.Number)
+	at := w.trials[key]
+	if at == nil {
+		at = &watched{name: trialName(p, t), counts: map[string]measure.Counts{}}
+		w.trials[key] = at
 		if w.bars != nil {
-			w.tracker = &progress.Tracker{Message: fmt.Sprintf("%d/%d %s", t.Number, w.total, t.Variant), Total: t.Cost().Requests}
-			w.bars.AppendTracker(w.tracker)
+			at.tracker = &progress.Tracker{Message: at.name, Total: t.Cost().Requests}
+			w.bars.AppendTracker(at.tracker)
 		}
 	}
 	switch f.Kind {
 	case results.FrameStack:
 		var s results.Stack
 		if f.Decode(&s) == nil {
-			w.line(t, "%s is up; look into it with: %s", s.Name, enter(s.PID))
+			w.line(at, "%s is up; look into it with: %s", s.Name, enter(s.PID))
 		}
 	case results.FramePhase:
-		var p results.Phase
-		if f.Decode(&p) == nil {
-			w.line(t, "%s%s", p.Name, w.states())
-			if p.Name == results.Hold && w.tracker != nil {
-				w.tracker.UpdateMessage(fmt.Sprintf("%d/%d %s, hold", t.Number, w.total, t.Variant))
+		var ph results.Phase
+		if f.Decode(&ph) == nil {
+			w.line(at, "%s%s", ph.Name, at.states())
+			if ph.Name == results.Hold && at.tracker != nil {
+				at.tracker.UpdateMessage(at.name + ", hold")
 			}
 		}
 	case results.FrameSnapshot:
@@ -80,35 +97,35 @@ func (w *watcher) observe(t scenarios.Trial, f wire.Frame) {
 			return
 		}
 		for host := range s.Sockets {
-			w.counts[host] = s.Sockets.Host(host)
+			at.counts[host] = s.Sockets.Host(host)
 		}
 		if w.bars != nil {
-			w.bars.SetPinnedMessages(strings.TrimPrefix(w.states(), ": "))
+			w.bars.SetPinnedMessages(at.name + at.states())
 		}
 	case results.FrameStats:
 		var s client.Stats
-		if f.Host == "client" && w.tracker != nil && f.Decode(&s) == nil {
-			w.tracker.SetValue(s.OK + s.Failed)
+		if f.Host == "client" && at.tracker != nil && f.Decode(&s) == nil {
+			at.tracker.SetValue(s.OK + s.Failed)
 		}
 	case results.FrameRecord:
-		w.line(t, "done%s", w.states())
-		clear(w.counts)
-		if w.tracker != nil {
-			w.tracker.UpdateMessage(fmt.Sprintf("%d/%d %s", t.Number, w.total, t.Variant))
-			w.tracker.SetValue(w.tracker.Total)
-			w.tracker.MarkAsDone()
+		w.line(at, "done%s", at.states())
+		if at.tracker != nil {
+			at.tracker.UpdateMessage(at.name)
+			at.tracker.SetValue(at.tracker.Total)
+			at.tracker.MarkAsDone()
 		}
+		delete(w.trials, key)
 	case results.FrameError:
-		if w.tracker != nil {
-			w.tracker.MarkAsErrored()
+		if at.tracker != nil {
+			at.tracker.MarkAsErrored()
 		}
 	}
 }
 
 // line is for people who read along off a terminal.
-func (w *watcher) line(t scenarios.Trial, format string, args ...any) {
+func (w *watcher) line(at *watched, format string, args ...any) {
 	if w.bars == nil {
-		_, _ = fmt.Fprintf(w.env.err, "[%d/%d %s] %s\n", t.Number, w.total, t.Variant, fmt.Sprintf(format, args...))
+		_, _ = fmt.Fprintf(w.env.err, "[%s] %s\n", at.name, fmt.Sprintf(format, args...))
 	}
 }
 
@@ -121,7 +138,7 @@ func enter(pid int) string {
 }
 
 // states writes the sockets that were seen last, by host.
-func (w *watcher) states() string {
+func (w *watched) states() string {
 	out := ""
 	for _, host := range []string{"client", "server"} {
 		for _, s := range measure.States {

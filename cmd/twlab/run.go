@@ -5,21 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/twlab/twlab/internal/conduct"
-	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/report"
-	"github.com/twlab/twlab/scenarios"
 )
 
 type runFlags struct {
 	planFlags
 	format string
 	dir    string
+	jobs   int
 	quiet  bool
 }
 
@@ -46,6 +46,7 @@ failed, 130 interrupted.`,
 	f.register(c)
 	registerFormat(c, &f.format)
 	c.Flags().StringVarP(&f.dir, "output", "o", "", "store records in this `directory` instead of twlab-runs/NAME-TIME; it must be new or empty")
+	c.Flags().IntVar(&f.jobs, "jobs", 0, fmt.Sprintf("most trials side by side, of scenarios that only count; 0: %d for each CPU", conduct.JobsPerCPU))
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no progress")
 	return c
 }
@@ -71,11 +72,44 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 			return err
 		}
 	}
+	if f.jobs < 0 {
+		return usage(fmt.Errorf("--jobs %d: not below 0", f.jobs))
+	}
+	started := time.Now()
+	var jobs []conduct.Job
+	defer func() {
+		for _, j := range jobs {
+			_ = j.Store.Close() // Append has synced what there is
+		}
+	}()
+	for _, p := range plans {
+		dir := f.dir
+		if dir == "" {
+			dir = filepath.Join("twlab-runs", p.Scenario.Name+"-"+started.UTC().Format("20060102T150405.000Z"))
+		}
+		store, err := results.Create(dir, results.Header{Schema: results.Schema, Twlab: version(), Started: started.UTC(), Plan: p})
+		if errors.Is(err, results.ErrExists) {
+			return usage(err)
+		}
+		if err != nil {
+			return err
+		}
+		jobs = append(jobs, conduct.Job{Plan: p, Store: store})
+	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	watch := newProgress(e, plans, f.quiet)
+	err = conduct.Run(ctx, jobs, conduct.Options{Backend: b, Version: version(), Jobs: f.jobs, Observe: watch.observe})
+	watch.stop()
+	if err != nil {
+		return withKept(err, jobs)
+	}
 	failed := error(nil)
-	for _, p := range plans {
-		err := f.runOne(ctx, e, p, b, out)
+	for i, j := range jobs {
+		if i > 0 && f.format == "text" {
+			_, _ = fmt.Fprintln(e.out)
+		}
+		err := writeReport(e, j.Store.Dir, out)
 		var s *statusError
 		if errors.As(err, &s) && s.status == statusFailed {
 			failed = err
@@ -88,37 +122,23 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	return failed
 }
 
-func (f *runFlags) runOne(ctx context.Context, e env, p *scenarios.Plan, b lab.Backend, out report.Format) error {
-	started := time.Now()
-	dir := f.dir
-	if dir == "" {
-		dir = filepath.Join("twlab-runs", p.Scenario.Name+"-"+started.UTC().Format("20060102T150405.000Z"))
+// withKept adds to the error of a run what was kept of it, and where.
+func withKept(err error, jobs []conduct.Job) error {
+	var kept []string
+	for _, j := range jobs {
+		if run, e := results.Open(j.Store.Dir); e == nil {
+			kept = append(kept, fmt.Sprintf("the records of ended trials (%d of %d) are in %s", len(run.Records), len(j.Plan.Trials), j.Store.Dir))
+		}
 	}
-	store, err := results.Create(dir, results.Header{Schema: results.Schema, Twlab: version(), Started: started.UTC(), Plan: p})
-	if errors.Is(err, results.ErrExists) {
-		return usage(err)
+	where := strings.Join(kept, ", ")
+	if where == "" {
+		where = "no trial had ended, nothing is kept"
 	}
-	if err != nil {
-		return err
+	if errors.Is(err, context.Canceled) {
+		return &statusError{status: statusInterrupted, err: fmt.Errorf("interrupted: %s", where)}
 	}
-	watch := newProgress(e, p, f.quiet)
-	err = conduct.Run(ctx, p, conduct.Options{Backend: b, Store: store, Version: version(), Observe: watch.observe})
-	watch.stop()
-	if closed := store.Close(); err == nil {
-		err = closed
+	if len(kept) > 0 {
+		return fmt.Errorf("%w; %s", err, where)
 	}
-	stored, _ := results.Open(dir)
-	kept := "no trial had ended, nothing is kept"
-	if stored != nil {
-		kept = fmt.Sprintf("the records of ended trials (%d of %d) are in %s", len(stored.Records), len(p.Trials), dir)
-	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return &statusError{status: statusInterrupted, err: fmt.Errorf("interrupted: %s", kept)}
-	case err != nil && stored != nil:
-		return fmt.Errorf("%w; %s", err, kept)
-	case err != nil:
-		return err
-	}
-	return writeReport(e, dir, out)
+	return err
 }

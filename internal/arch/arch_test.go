@@ -41,6 +41,7 @@ var floors = map[string]int{
 	"internal/wire":    0,
 	"internal/sock":    0,
 	"internal/pace":    0,
+	"internal/suggest": 0,
 	"internal/arch":    0,
 }
 

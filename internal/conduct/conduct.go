@@ -1,5 +1,6 @@
-// Package conduct runs a plan: each trial in a fresh world of a backend, one
-// after another, and a stored record as each of them ends.
+// Package conduct runs plans: each trial in a fresh world of a backend, and a
+// stored record as each of them ends. Trials that count run side by side;
+// those that time run alone.
 package conduct
 
 import (
@@ -7,6 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/twlab/twlab/internal/wire"
 	"github.com/twlab/twlab/lab"
@@ -14,15 +19,26 @@ import (
 	"github.com/twlab/twlab/scenarios"
 )
 
-// Options are what Run needs beside the plan. All are required but Observe.
+// A Job is a plan and where its records go.
+type Job struct {
+	Plan  *scenarios.Plan
+	Store *results.Store
+}
+
+// Options are what Run needs beside the jobs.
 type Options struct {
 	Backend lab.Backend
-	Store   *results.Store
 	Version string // of twlab
+	// Jobs is the most trials that run side by side, of scenarios that say
+	// that their trials may; 0 means JobsPerCPU for each CPU.
+	Jobs int
 	// Observe sees every frame that a trial sends up (see results.FrameTrial
-	// and its like), on Run's goroutine.
-	Observe func(t scenarios.Trial, f wire.Frame)
+	// and its like), one at a time. It may be nil.
+	Observe func(p *scenarios.Plan, t scenarios.Trial, f wire.Frame)
 }
+
+// JobsPerCPU is how many trials that count share a CPU: they mostly wait.
+const JobsPerCPU = 20
 
 // Check says whether the backend has what the plan needs, before anything is
 // built.
@@ -38,32 +54,66 @@ func Check(p *scenarios.Plan, b lab.Backend) error {
 	return nil
 }
 
-// Run conducts all trials. When ctx ends it stops at once; records of ended
-// trials are in the store then as always.
-func Run(ctx context.Context, p *scenarios.Plan, o Options) error {
-	for _, t := range p.Trials {
-		rec, err := runTrial(ctx, t, o)
+// Run conducts all trials of all jobs. When ctx ends, or a trial cannot be
+// run, it stops at once; records of ended trials are in their stores then as
+// always.
+func Run(ctx context.Context, jobs []Job, o Options) error {
+	var mu sync.Mutex // held for a frame or a record: observers and stores are not shared
+	run := func(ctx context.Context, j Job, t scenarios.Trial) error {
+		rec, err := runTrial(ctx, t, o, func(f wire.Frame) {
+			if o.Observe != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				o.Observe(j.Plan, t, f)
+			}
+		})
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("trial %d (%s): %w", t.Number, t.Variant, err)
+			return fmt.Errorf("%s, trial %d (%s): %w", t.Scenario, t.Number, t.Variant, err)
 		}
-		if err := o.Store.Append(rec); err != nil {
-			return err
+		mu.Lock()
+		defer mu.Unlock()
+		return j.Store.Append(rec)
+	}
+	limit := o.Jobs
+	if limit == 0 {
+		limit = JobsPerCPU * runtime.NumCPU()
+	}
+	g, together := errgroup.WithContext(ctx)
+	g.SetLimit(limit)
+	for _, j := range jobs {
+		for _, t := range j.Plan.Trials {
+			if j.Plan.Scenario.Parallel {
+				g.Go(func() error { return run(together, j, t) })
+			}
 		}
 	}
-	return nil
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		for _, t := range j.Plan.Trials {
+			if j.Plan.Scenario.Parallel {
+				continue
+			}
+			if err := run(ctx, j, t); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
 }
 
-func runTrial(ctx context.Context, t scenarios.Trial, o Options) (*results.Record, error) {
+func runTrial(ctx context.Context, t scenarios.Trial, o Options, observe func(wire.Frame)) (*results.Record, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Limit(), fmt.Errorf("gave up: it did not end within %s", t.Limit()))
 	defer cancel()
 	world, err := o.Backend.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := talk(world, t, o)
+	rec, err := talk(world, t, o, observe)
 	ended := world.Stop()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, context.Cause(ctx)
@@ -74,7 +124,7 @@ func runTrial(ctx context.Context, t scenarios.Trial, o Options) (*results.Recor
 	return rec, err
 }
 
-func talk(world lab.Trial, t scenarios.Trial, o Options) (*results.Record, error) {
+func talk(world lab.Trial, t scenarios.Trial, o Options, observe func(wire.Frame)) (*results.Record, error) {
 	conn := wire.New(world, world)
 	order := results.Record{Schema: results.Schema, Trial: t, Environment: results.Environment{
 		Twlab: o.Version, Backend: o.Backend.Name(), UserNamespace: world.UserNamespace(),
@@ -87,9 +137,7 @@ func talk(world lab.Trial, t scenarios.Trial, o Options) (*results.Record, error
 		if err != nil {
 			return nil, err
 		}
-		if o.Observe != nil {
-			o.Observe(t, f)
-		}
+		observe(f)
 		switch f.Kind {
 		case results.FrameError:
 			var why string

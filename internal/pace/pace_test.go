@@ -2,6 +2,7 @@ package pace
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -30,4 +31,20 @@ func TestClosedLoopIsNeverLate(t *testing.T) {
 	require.Equal(t, int64(7), s.Due(1_000_000))
 	_, late := s.Late(3, 1<<40)
 	require.False(t, late)
+}
+
+func TestRampRisesEvenlyAndStays(t *testing.T) {
+	s := Schedule{Rate: 100, To: 300, Over: 2 * time.Second}
+	// 400 starts within the ramp; half of its time has passed after 150.
+	require.Equal(t, int64(0), s.Due(0))
+	require.InDelta(t, 1e9, s.Due(150), 10)
+	require.InDelta(t, 2e9, s.Due(400), 10)
+	require.InDelta(t, 3e9, s.Due(700), 10)
+	down := Schedule{Rate: 300, To: 100, Over: 2 * time.Second}
+	require.InDelta(t, 1e9, down.Due(250), 10)
+	require.InDelta(t, 3e9, down.Due(500), 10)
+	for i := range int64(800) {
+		require.Less(t, s.Due(i), s.Due(i+1))
+		require.Less(t, down.Due(i), down.Due(i+1))
+	}
 }

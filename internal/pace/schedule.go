@@ -4,17 +4,24 @@
 // It does not sleep: a driver waits in its own epoll loop.
 package pace
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Tolerance is how late a start may be before it counts as late.
 const Tolerance = time.Millisecond
 
-// A Schedule says when each start of an open loop is due: one every 1/rate
-// seconds, whatever became of the ones before. The zero rate is a closed loop:
-// everything is due at once, nothing is ever late.
+// A Schedule says when each start of an open loop is due, whatever became of
+// the ones before. The zero rate is a closed loop: everything is due at once,
+// nothing is ever late.
 type Schedule struct {
 	Begin int64   // due time of start 0, ns since the trial's start
 	Rate  float64 // starts per second; 0: closed loop
+	// A ramp: after Over the rate has risen (or fallen) evenly to To, and stays
+	// there. Over zero: no ramp.
+	To   float64
+	Over time.Duration
 }
 
 // Due returns when start i (from 0) is due, in ns since the trial's start.
@@ -22,7 +29,17 @@ func (s Schedule) Due(i int64) int64 {
 	if s.Rate == 0 {
 		return s.Begin
 	}
-	return s.Begin + int64(float64(i)/s.Rate*1e9)
+	n := float64(i)
+	if s.Over == 0 || s.To == s.Rate {
+		return s.Begin + int64(n/s.Rate*1e9)
+	}
+	// Starts until t: Rate t + a t^2 / 2, with a the change of the rate.
+	over := s.Over.Seconds()
+	a := (s.To - s.Rate) / over
+	if inRamp := (s.Rate + s.To) / 2 * over; n >= inRamp {
+		return s.Begin + int64((over+(n-inRamp)/s.To)*1e9)
+	}
+	return s.Begin + int64((math.Sqrt(s.Rate*s.Rate+2*a*n)-s.Rate)/a*1e9)
 }
 
 // Late returns by how many nanoseconds start i is late at now, and whether

@@ -54,14 +54,12 @@ func runClient(ctx context.Context, p *peer) error {
 			break
 		}
 	}
-	stats, err := clientraw.Run(ctx, o, client.Control{
+	_, err = clientraw.Run(ctx, o, client.Control{
 		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[client.Stats](p),
-		Idle: func() { _ = p.Send(frameIdle, "", nil) },
+		Idle:   func() { _ = p.Send(frameIdle, "", nil) },
+		Loaded: func(s client.Stats) { _ = p.Send(frameDone, "", s) },
 	})
-	if err != nil {
-		return err
-	}
-	return p.Send(frameDone, "", stats)
+	return err
 }
 
 func runServer(ctx context.Context, p *peer) error {

@@ -36,6 +36,8 @@ const (
 	frameDone       = "done"       // driver to trial: final stats
 	frameMark       = "mark"       // trial to stack: string, a phase; a full snapshot
 	frameMarked     = "marked"     // back: measure.Snapshot
+	frameSysctls    = "sysctls"    // trial to stack: map of sysctls to set now
+	frameSet        = "set"        // back: map of sysctls as read back
 	frameFinish     = "finish"     // trial to stack
 	frameCost       = "cost"       // back: measure.Cost
 	frameOptions    = "options"    // stack to driver: start

@@ -49,6 +49,8 @@ func runStack(ctx context.Context, p *peer, name string) error {
 			err = s.start(ctx, f)
 		case frameMark:
 			err = s.mark(ctx, f)
+		case frameSysctls:
+			err = s.set(f)
 		case frameFinish:
 			cost := s.sampler.Cost()
 			cost.CPU = sock.CPU() - s.cpu
@@ -121,6 +123,25 @@ func (s *stack) setup(ctx context.Context, f wire.Frame) error {
 		_ = s.Send(results.FrameSnapshot, s.name, snap)
 	})
 	return s.Send(frameConfigured, s.name, out)
+}
+
+// set sets sysctls while the trial runs.
+func (s *stack) set(f wire.Frame) error {
+	var want map[string]string
+	if err := f.Decode(&want); err != nil {
+		return err
+	}
+	got := map[string]string{}
+	for name, value := range want {
+		if err := lab.SetSysctl(name, value); err != nil {
+			return err
+		}
+		var err error
+		if got[name], err = lab.ReadSysctl(name); err != nil {
+			return err
+		}
+	}
+	return s.Send(frameSet, s.name, got)
 }
 
 // start starts a driver and relays what it says.

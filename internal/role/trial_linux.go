@@ -17,7 +17,6 @@ import (
 	"github.com/twlab/twlab/lab/netns"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
-	"github.com/twlab/twlab/scenarios"
 )
 
 // settleFor bounds the wait for the last segments after the load. It covers
@@ -112,7 +111,7 @@ func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
 			}
 		}()
 	}
-	if world.Link == lab.Veth {
+	if !world.Link.Shared() {
 		if err := netns.Join(pids[0], pids[1]); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				return netns.Forbidden(err)
@@ -123,10 +122,9 @@ func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
 	t.rec.Stacks = make([]results.Stack, len(world.Stacks))
 	for i, s := range world.Stacks {
 		o := setup{Stack: s, Link: world.Link, Epoch: epoch, Hosts: []measure.Host{{Name: s.Name}}}
-		if s.Name == lab.SharedStack {
-			o.Hosts = []measure.Host{
-				{Name: "server", LocalPorts: []uint16{scenarios.ServerPort}}, {Name: "client", RemotePorts: []uint16{scenarios.ServerPort}},
-			}
+		if world.Link.Shared() {
+			port := []uint16{t.rec.Trial.Settings.Traffic.Port}
+			o.Hosts = []measure.Host{{Name: "server", LocalPorts: port}, {Name: "client", RemotePorts: port}}
 		}
 		for _, h := range o.Hosts {
 			t.at[h.Name] = t.stacks[i]
@@ -174,6 +172,9 @@ func (t *trial) phases(ctx context.Context) error {
 	if err := t.phase(ctx, results.Hold); err != nil {
 		return err
 	}
+	if err := t.setSysctls(ctx, t.rec.Trial.Settings.HoldSysctls); err != nil {
+		return err
+	}
 	timer := time.NewTimer(time.Duration(t.rec.Trial.Settings.Hold))
 	defer timer.Stop()
 	for waiting := true; waiting; {
@@ -216,6 +217,27 @@ func (t *trial) phases(ctx context.Context) error {
 		t.ended[i] = true
 		// What the sampler saw after the last look is past the hold.
 		s.Snapshots = slices.DeleteFunc(s.Snapshots, func(snap measure.Snapshot) bool { return snap.Begin > t.latest[s.Name].Begin })
+	}
+	return nil
+}
+
+// setSysctls sets sysctls on all stacks while the trial runs.
+func (t *trial) setSysctls(ctx context.Context, sysctls map[string]string) error {
+	if len(sysctls) == 0 {
+		return nil
+	}
+	for i, conn := range t.stacks {
+		s := &t.rec.Stacks[i]
+		if err := conn.Send(frameSysctls, s.Name, sysctls); err != nil {
+			return err
+		}
+		f, err := t.await(ctx, frameSet, s.Name)
+		if err != nil {
+			return err
+		}
+		if err := f.Decode(&s.HoldSysctls); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -270,7 +292,7 @@ func (t *trial) settle(ctx context.Context) error {
 			for host := range s.Sockets {
 				counts := s.Sockets.Host(host)
 				for _, state := range measure.States {
-					if n := counts[state]; n > 0 && state != measure.Listen && state != measure.TimeWait && state != measure.Close {
+					if n := counts[state]; n > 0 && !t.rests(host, state) {
 						left += fmt.Sprintf(" %d %s on the %s", n, state, host)
 					}
 				}
@@ -289,6 +311,19 @@ func (t *trial) settle(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// rests says whether a host's sockets may stay in that state after the load.
+func (t *trial) rests(host string, state measure.State) bool {
+	switch state {
+	case measure.Listen, measure.TimeWait, measure.Close:
+		return true
+	case measure.FinWait2:
+		return host == "client" && t.rec.Trial.Settings.Traffic.ServerForgets > 0
+	case measure.CloseWait:
+		return host == "server" && t.rec.Trial.Settings.Traffic.ServerForgets > 0
+	}
+	return false
 }
 
 // order sends a frame to the stack of a host.

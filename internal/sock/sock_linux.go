@@ -50,6 +50,19 @@ func Socket(a *Addr) (int, unix.Errno) {
 	return int(fd), e
 }
 
+// Bind gives fd a local address. With early the kernel chooses the port now,
+// for all destinations at once; otherwise connect() will
+// (IP_BIND_ADDRESS_NO_PORT, Linux 4.2).
+func Bind(fd int, a *Addr, early bool) unix.Errno {
+	if !early {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return unix.EINVAL
+		}
+	}
+	_, _, e := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), a.size)
+	return e
+}
+
 // Connect starts connecting; EINPROGRESS is the usual answer.
 func Connect(fd int, a *Addr) unix.Errno {
 	_, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), a.size)
@@ -148,7 +161,7 @@ func Listen(a netip.AddrPort, backlog int) (int, error) {
 		Close(fd)
 		return -1, fmt.Errorf("set SO_REUSEADDR: %w", err)
 	}
-	if _, _, e := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&addr.raw)), addr.size); e != 0 {
+	if e := Bind(fd, addr, true); e != 0 {
 		Close(fd)
 		return -1, fmt.Errorf("bind %s: %w", a, e)
 	}
@@ -219,6 +232,9 @@ func (p *Epoll) Add(fd int, events uint32) unix.Errno { return p.ctl(unix.EPOLL_
 func (p *Epoll) Modify(fd int, events uint32) unix.Errno {
 	return p.ctl(unix.EPOLL_CTL_MOD, fd, events)
 }
+
+// Remove stops watching fd.
+func (p *Epoll) Remove(fd int) unix.Errno { return p.ctl(unix.EPOLL_CTL_DEL, fd, 0) }
 
 // At makes Wait return at the given CLOCK_MONOTONIC time in ns; 0 switches
 // the timer off.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/twlab/twlab/lab"
 )
@@ -44,26 +46,39 @@ func Configure(s lab.Stack, link lab.Link) error {
 	if link == lab.Loopback {
 		return nil // all of 127.0.0.0/8 is local already
 	}
-	dev, err := netlink.LinkByName(device)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", device, err)
+	dev := lo
+	if !link.Shared() {
+		if dev, err = netlink.LinkByName(device); err != nil {
+			return fmt.Errorf("find %s: %w", device, err)
+		}
 	}
 	for _, a := range s.Addresses {
+		if a.Addr().IsLoopback() {
+			continue
+		}
 		ip := &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}
-		if err := netlink.AddrAdd(dev, &netlink.Addr{IPNet: ip}); err != nil {
+		// Without nodad an IPv6 address cannot be bound for more than a second.
+		if err := netlink.AddrAdd(dev, &netlink.Addr{IPNet: ip, Flags: nodad(a)}); err != nil {
 			return fmt.Errorf("add address %s: %w", a, err)
 		}
 	}
 	if err := netlink.LinkSetUp(dev); err != nil {
-		return fmt.Errorf("set %s up: %w", device, err)
+		return fmt.Errorf("set %s up: %w", dev.Attrs().Name, err)
 	}
 	return nil
+}
+
+func nodad(a netip.Prefix) int {
+	if a.Addr().Is6() {
+		return unix.IFA_F_NODAD
+	}
+	return 0
 }
 
 // AwaitLink waits until the stack's link carries traffic: the first SYN on a
 // link that is not quite up is lost for a second, and no counter tells.
 func AwaitLink(ctx context.Context, link lab.Link) error {
-	if link == lab.Loopback {
+	if link.Shared() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -47,6 +47,9 @@ func table() []Def {
 		{"client.requests.failed", "requests", Lower, true, "requests that ended without a whole answer"},
 		{"client.requests.late", "requests", Lower, false, "requests of an open loop that started more than 1 ms after they were due"},
 		{"client.reuse_ratio", "ratio", Higher, true, "requests on a reused connection / requests"},
+		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load"},
+		{"client.connect.p50", "s", Lower, false, "median time from connect() to an open connection"},
+		{"client.connect.p99", "s", Lower, false, "time from connect() to an open connection that 99 of 100 stay below"},
 		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, or EOF where the peer closed too early"},
 	}
 	for _, s := range States {
@@ -60,6 +63,12 @@ func table() []Def {
 			Def{"HOST." + s + ".mean", "sockets", better, false, "sockets in " + name + " during load and hold, weighted by time"},
 			Def{"HOST." + s + ".end", "sockets", better, false, "sockets in " + name + " at the end of the hold"},
 		)
+		if s == "time_wait" || s == "fin_wait2" {
+			t = append(t, Def{
+				"HOST." + s + ".life", "s", Neither, false,
+				"how long a burst of sockets stayed in " + name + ": from the rise past half of its peak to the fall below it; absent while they are there",
+			})
+		}
 	}
 	const both = "TIME_WAIT and orphan FIN_WAIT2 together, as the kernel counts them: "
 	return append(t,

@@ -18,8 +18,9 @@ import (
 const reportEvery = 100e6 // ns
 
 type conn struct {
-	open bool
-	part []byte // of a request that came in pieces
+	open     bool
+	answered int64
+	part     []byte // of a request that came in pieces
 }
 
 type failure struct {
@@ -128,7 +129,8 @@ func (d *driver) event(fd int, _ uint32) {
 		d.conns[n] = conn{open: true, part: d.conns[n].part[:0]}
 		// The request is usually here already; a connection that ends now
 		// never needs to be watched.
-		if d.receive(n); d.conns[n].open {
+		forgotten := d.stats.Forgotten
+		if d.receive(n); d.conns[n].open && d.stats.Forgotten == forgotten {
 			if e := d.loop.Add(n, unix.EPOLLIN); e != 0 {
 				d.count(e, "accept")
 				d.end(n, nil)
@@ -148,6 +150,12 @@ func (d *driver) receive(fd int) {
 	case e != 0:
 		d.count(e, "receive")
 		d.end(fd, nil)
+		return
+	case n == 0 && d.forgets():
+		d.stats.Forgotten++
+		if e := d.loop.Remove(fd); e != 0 && e != unix.ENOENT {
+			d.count(e, "close")
+		}
 		return
 	case n == 0:
 		d.end(fd, &d.stats.ClosedLast)
@@ -173,8 +181,10 @@ func (d *driver) receive(fd int) {
 	}
 	c.part = c.part[:0] // the lab's clients do not pipeline
 	d.stats.Requests++
+	c.answered++
+	enough := d.PerConnection > 0 && c.answered >= d.PerConnection
 	answer := sock.ResponseKeep
-	if m.Close {
+	if m.Close || enough {
 		answer = sock.ResponseClose
 	}
 	if _, e := sock.Send(fd, answer); e != 0 {
@@ -182,14 +192,22 @@ func (d *driver) receive(fd int) {
 		d.end(fd, nil)
 		return
 	}
-	if m.Close && d.Closing != server.Last {
+	if enough || m.Close && d.Closing != server.Last {
 		d.closeFirst(fd)
 	}
 }
 
+// forgets says whether the next connection that the client has closed is one
+// of those that this server leaves as they are: evenly spread, and exact.
+func (d *driver) forgets() bool {
+	share := int64(d.Forgets)
+	i := d.stats.ClosedLast + d.stats.Forgotten
+	return (i+1)*share/100 > i*share/100
+}
+
 // closeFirst closes fd before the peer's FIN was seen.
 func (d *driver) closeFirst(fd int) {
-	if d.Closing == server.First {
+	if d.Closing != server.Both {
 		d.end(fd, &d.stats.ClosedFirst)
 		return
 	}
