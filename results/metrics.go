@@ -87,20 +87,24 @@ type Point struct {
 // curve is the number of a host's sockets in a state over load and hold. It
 // has a point for each dump. TIME_WAIT has one for each reading of counters
 // too, where the host has its stack for itself: sockstat's tw, less the
-// FIN_WAIT2 minisocks that the last dump found among them.
+// FIN_WAIT2 minisocks among them, where the dumps before and after agree on
+// how many those are.
 func (s *Stack) curve(host string, state measure.State) []Point {
-	var out []Point
+	var out, between []Point
 	alone := len(s.Hosts) == 1 && s.Name != lab.SharedStack
-	minisocks, dumped := 0, false
+	minisocks := -1 // no dump yet
 	for _, snap := range s.Snapshots {
 		at := (snap.Begin + snap.End) / 2
 		if snap.Sockets != nil {
-			minisocks, dumped = snap.Minisocks, true
+			if snap.Minisocks == minisocks {
+				out = append(out, between...)
+			}
+			between, minisocks = nil, snap.Minisocks
 			out = append(out, Point{at, float64(snap.Sockets.Host(host)[state])})
 			continue
 		}
-		if tw, ok := snap.Counters[measure.TimewaitAlive]; ok && alone && dumped && state == measure.TimeWait {
-			out = append(out, Point{at, float64(max(0, tw-int64(minisocks)))})
+		if tw, ok := snap.Counters[measure.TimewaitAlive]; ok && alone && minisocks >= 0 && state == measure.TimeWait {
+			between = append(between, Point{at, float64(max(0, tw-int64(minisocks)))})
 		}
 	}
 	return out

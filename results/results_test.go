@@ -111,10 +111,17 @@ func TestAbsentIsNotZero(t *testing.T) {
 	// Between dumps TIME_WAIT is tw less the FIN_WAIT2 minisocks of the last dump.
 	full := snap(10, 5, measure.Table{"client": {measure.INET: {measure.TimeWait: 3, measure.FinWait2: 2}}})
 	full.Minisocks = 2
-	r.Stacks[0].Snapshots = []measure.Snapshot{full, snap(20, 9, nil), snap(30, 1, nil)}
+	last := snap(30, 2, measure.Table{"client": {measure.INET: {measure.FinWait2: 2}}})
+	last.Minisocks = 2
+	r.Stacks[0].Snapshots = []measure.Snapshot{full, snap(20, 9, nil), last}
 	m = r.Metrics()
 	require.Equal(t, []float64{7, 0, 4.25}, []float64{m["client.time_wait.peak"], m["client.time_wait.end"], m["client.time_wait.mean"]})
 	require.Equal(t, 2.0, m["client.fin_wait2.peak"])
+
+	// Where two dumps do not agree on the minisocks, nobody knows in between.
+	last.Minisocks = 1
+	r.Stacks[0].Snapshots[2] = last
+	require.Equal(t, 3.0, r.Metrics()["client.time_wait.peak"])
 
 	// On a shared stack sockstat cannot tell whose they are: dumps only.
 	r.Stacks[0].Name, r.Stacks[0].Hosts = "stack", []string{"client", "server"}

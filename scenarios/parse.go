@@ -13,6 +13,7 @@ import (
 
 	"github.com/twlab/twlab/internal/suggest"
 	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/results/metric"
 )
 
 // A file is a scenario as it is written.
@@ -96,6 +97,11 @@ func Parse(name string, data []byte, full bool) (*Scenario, error) {
 			return nil, at(n.Line, err)
 		}
 		s.Expect = append(s.Expect, e)
+	}
+	for _, c := range s.Columns {
+		if _, ok := metric.Lookup(c); !ok {
+			return nil, at(lineOf("columns", nil, data), fmt.Errorf("columns: no metric is called %s%s", c, suggest.For(c, metricNames())))
+		}
 	}
 	if err := checkAnswer(s.Answer, s.Variants); err != nil {
 		return nil, at(lineOf("answer", nil, data), err)

@@ -128,9 +128,9 @@ type Cost struct {
 	Ports       int64 // of the client, towards each destination
 }
 
-// startAndStop is what making and ending a world takes, with the wait for the
+// StartAndStop is what making and ending a world takes, with the wait for the
 // last segments.
-const startAndStop = 300 * time.Millisecond
+const StartAndStop = 300 * time.Millisecond
 
 // otherFiles is what a driver opens beside its connections, with room.
 const otherFiles = 24
@@ -141,7 +141,7 @@ func (t Trial) Cost() Cost {
 	tr := t.Settings.Traffic
 	c := Cost{
 		Requests: tr.requests(), Connections: tr.connections(),
-		Wall:  startAndStop + tr.expected() + time.Duration(t.Settings.Hold),
+		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}
 	c.Ports = (c.Connections + int64(t.Destinations) - 1) / int64(t.Destinations)

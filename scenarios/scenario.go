@@ -38,6 +38,9 @@ type Scenario struct {
 	Variants []Variant `yaml:"-" json:"variants"`
 	// Expect lists the claims that make the verdict.
 	Expect []Expectation `yaml:"-" json:"expect,omitempty"`
+	// Columns are the metrics that a text report shows where the variants are
+	// too many to stand side by side; none: those that tell most.
+	Columns []string `yaml:"columns" json:"columns,omitempty"`
 	// Answer is the sentence that the figures make, with metrics in braces:
 	// "left {keepalive.client.time_wait.end} sockets".
 	Answer string `yaml:"answer" json:"answer,omitempty"`

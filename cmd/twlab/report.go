@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,11 +30,11 @@ func newReport(e env) *cobra.Command {
 }
 
 func registerFormat(c *cobra.Command, format *string) {
-	c.Flags().StringVar(format, "format", "text", "text or json")
 	var names []string
 	for _, f := range report.Formats {
 		names = append(names, f.Name)
 	}
+	c.Flags().StringVar(format, "format", "text", "one of "+strings.Join(names, ", "))
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 }
 

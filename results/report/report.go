@@ -22,7 +22,7 @@ type Report struct {
 	Verdict      results.Verdict
 	Expectations []scenarios.Outcome
 	Answer       string   // "" where a figure of it is absent
-	Warnings     []string // each with its variant
+	Warnings     []string // each with its variants
 }
 
 // New works out the report of a run.
@@ -43,10 +43,25 @@ func New(run *results.Run) *Report {
 		}
 	}
 	r.Warnings = append(r.Warnings, run.Warnings...)
+	// The same warning of many variants is one.
+	var texts []string
+	about := map[string][]string{}
 	for _, rec := range run.Records {
 		for _, w := range rec.Warnings {
-			r.Warnings = append(r.Warnings, rec.Trial.Variant+": "+w)
+			if about[w] == nil {
+				texts = append(texts, w)
+			}
+			if !slices.Contains(about[w], rec.Trial.Variant) {
+				about[w] = append(about[w], rec.Trial.Variant)
+			}
 		}
+	}
+	for _, w := range texts {
+		who := strings.Join(about[w], ", ")
+		if n := len(about[w]); n > 3 {
+			who = fmt.Sprintf("%d variants", n)
+		}
+		r.Warnings = append(r.Warnings, who+": "+w)
 	}
 	return r
 }
@@ -60,6 +75,8 @@ type Format struct {
 // Formats lists the formats by the names that --format takes.
 var Formats = []Format{
 	{"text", writeText},
+	{"md", writeMarkdown},
+	{"csv", writeCSV},
 	{"json", writeJSON},
 }
 
@@ -86,7 +103,13 @@ func format(v float64, name string) string {
 		}
 		return strings.TrimSuffix(s, ".0") + " %"
 	case "s":
-		return strconv.FormatFloat(v, 'f', 2, 64) + " s"
+		switch {
+		case v == 0 || v >= 0.1:
+			return strconv.FormatFloat(v, 'f', 2, 64) + " s"
+		case v >= 0.001:
+			return strconv.FormatFloat(v*1e3, 'f', 1, 64) + " ms"
+		}
+		return strconv.FormatFloat(v*1e6, 'f', 0, 64) + " us"
 	}
 	if v != 0 && v < 10 && v != float64(int64(v)) { // a mean
 		if v < 0.1 {

@@ -47,6 +47,9 @@ func TestGoldenReports(t *testing.T) {
 	check(t, open(t), "text", "keepalive.txt")
 	// What scripts read.
 	check(t, open(t), "json", "keepalive.json")
+	// What a pull request shows, and what a spreadsheet takes.
+	check(t, open(t), "md", "keepalive.md")
+	check(t, open(t), "csv", "keepalive.csv")
 
 	// Everything that can go wrong at once: a claim that failed, one about what is
 	// absent, errors, warnings, more variants than fit side by side.
@@ -123,6 +126,9 @@ func TestFormatOfFigures(t *testing.T) {
 		{0.998, "client.reuse_ratio", "99.8 %"},
 		{0, "client.reuse_ratio", "0 %"},
 		{0.456, "client.cpu", "0.46 s"},
+		{0.0456, "client.cpu", "45.6 ms"},
+		{0.0000456, "client.connect.p50", "46 us"},
+		{60.1234, "client.time_wait.life", "60.12 s"},
 		{0.01, "client.established.mean", "<0.1"},
 		{2.25, "client.established.mean", "2.2"},
 		{4806.4, "client.time_wait.mean", "4,806"},

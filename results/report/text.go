@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/metric"
 )
 
@@ -22,7 +23,9 @@ func writeText(w io.Writer, r *Report) error {
 	s := r.Run.Plan.Scenario
 	p.wrap("", s.Name+": "+s.Question)
 	p.line("")
-	r.conditions(p)
+	for _, c := range r.conditions() {
+		p.wrap(c.what+": ", c.text)
+	}
 	p.line("")
 	r.tables(p)
 	r.verdict(p)
@@ -68,49 +71,81 @@ func (p *printer) wrap(prefix, s string) {
 	flush()
 }
 
+// A condition is what all variants ran under.
+type condition struct{ what, text string }
+
 // conditions say what all variants ran under, and what twlab chose by itself.
-func (r *Report) conditions(p *printer) {
+// What varies is not among them.
+func (r *Report) conditions() []condition {
 	rec := r.Run.Records[0]
 	e, set := rec.Environment, rec.Trial.Settings
+	varied := map[string]bool{}
+	for _, row := range r.variations() {
+		varied[strings.TrimSpace(row.label)] = true
+	}
 	var parts []string
-	if n := set.Traffic.Count; n > 0 {
-		parts = append(parts, thousands(n)+" requests")
+	add := func(path, format string, args ...any) {
+		if !varied[path] {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
 	}
-	if set.Traffic.Rate > 0 {
-		parts = append(parts, fmt.Sprintf("%s/s", thousands(int64(set.Traffic.Rate))))
-	} else {
-		parts = append(parts, "as fast as they are answered")
+	t := set.Traffic
+	if t.Count > 0 {
+		add("traffic.count", "%s requests", thousands(t.Count))
 	}
-	if set.Traffic.Duration > 0 {
-		parts = append(parts, "for "+set.Traffic.Duration.String())
+	switch {
+	case t.ConnectionRate > 0:
+		add("traffic.connection_rate", "%s connections/s", thousands(int64(t.ConnectionRate)))
+	case t.Rate > 0:
+		add("traffic.rate", "%s/s", thousands(int64(t.Rate)))
+	default:
+		add("traffic.rate", "as fast as they are answered")
 	}
-	parts = append(parts, fmt.Sprintf("at most %s at a time", thousands(int64(set.Traffic.Concurrency))))
+	if t.RampTo > 0 {
+		add("traffic.ramp_to", "going to %s/s", thousands(int64(t.RampTo)))
+	}
+	if t.Duration > 0 {
+		add("traffic.duration", "for %s", t.Duration)
+	}
+	add("traffic.concurrency", "at most %s at a time", thousands(int64(t.Concurrency)))
 	dests := fmt.Sprintf("%d destinations", rec.Trial.Destinations)
 	if rec.Trial.Destinations == 1 {
 		dests = "1 destination"
 	}
-	if set.Traffic.Destinations == 0 {
+	if t.Destinations == 0 {
 		dests += " (auto)"
 	}
-	parts = append(parts, dests, "held "+set.Hold.String(), "link "+string(set.Link))
-	p.wrap("traffic: ", strings.Join(parts, ", "))
-
+	add("traffic.destinations", "%s", dests)
+	add("hold", "held %s", set.Hold)
+	add("link", "link %s", set.Link)
 	where := fmt.Sprintf("Linux %s %s, %d CPUs (%s), %s lab, seed %d, twlab %s",
 		e.Kernel, e.Arch, e.CPUs, e.CPU, e.Backend, r.Run.Plan.Seed, e.Twlab)
-	p.wrap("machine: ", strings.Replace(where, " ()", "", 1))
+	return []condition{
+		{"traffic", strings.Join(parts, ", ")},
+		{"machine", strings.Replace(where, " ()", "", 1)},
+		{"sysctls", "defaults of this kernel, and " + strings.Join(r.commonSysctls(), ", ")},
+	}
+}
+
+// commonSysctls are those that were set to the same value in all trials.
+func (r *Report) commonSysctls() []string {
 	names := map[string]bool{}
 	for n := range lab.Pinned {
 		names[n] = true
 	}
-	for n := range set.Sysctls {
+	for n := range r.Run.Records[0].Trial.Settings.Sysctls {
 		names[n] = true
 	}
-	var sysctls []string
+	var out []string
 	for n := range names {
-		sysctls = append(sysctls, n+"="+rec.Stacks[0].Sysctls[n])
+		value := r.Run.Records[0].Stacks[0].Sysctls[n]
+		same := !slices.ContainsFunc(r.Run.Records, func(rec *results.Record) bool { return rec.Stacks[0].Sysctls[n] != value })
+		if same {
+			out = append(out, n+"="+value)
+		}
 	}
-	slices.Sort(sysctls)
-	p.wrap("sysctls: ", "defaults of this kernel, and "+strings.Join(sysctls, ", "))
+	slices.Sort(out)
+	return out
 }
 
 // A row of the table: a label and a cell for each variant.
@@ -122,34 +157,118 @@ type row struct {
 
 func (r *Report) tables(p *printer) {
 	rows, zero := r.rows()
-	label := 0
+	taken := 0
 	for _, row := range rows {
-		label = max(label, len(row.label))
+		taken = max(taken, len(row.label))
 	}
-	// As many variants side by side as fit.
-	for from := 0; from < len(r.Variants); {
-		to, taken := from, label
-		for to < len(r.Variants) {
-			col := len(r.Variants[to].Name)
-			for _, row := range rows {
-				if !row.head {
-					col = max(col, len(row.cells[to]))
-				}
+	for i, v := range r.Variants {
+		col := len(v.Name)
+		for _, row := range rows {
+			if !row.head {
+				col = max(col, len(row.cells[i]))
 			}
-			if taken += col + 2; taken > width && to > from {
-				break
-			}
-			to++
 		}
-		r.table(p, rows, from, to)
-		from = to
+		taken += 2 + col
 	}
+	if taken > width {
+		r.transposed(p)
+		return
+	}
+	header := []string{""}
+	var cells [][]string
+	for _, v := range r.Variants {
+		header = append(header, v.Name)
+	}
+	for _, row := range rows {
+		cells = append(cells, append([]string{row.label}, row.cells...))
+	}
+	render(p, header, cells)
 	for _, z := range zero {
 		p.wrap("zero on the "+z.host+": ", strings.Join(z.names, ", "))
 	}
 	if len(zero) > 0 {
 		p.line("")
 	}
+}
+
+// defaultColumns tell most about variants that are too many for columns.
+var defaultColumns = []string{"client.connections.opened", "client.requests.failed", "client.time_wait.peak", "server.time_wait.peak"}
+
+// transposed has a row for each variant, and few metrics as columns, as many
+// as fit.
+func (r *Report) transposed(p *printer) {
+	columns := r.Run.Plan.Scenario.Columns
+	if len(columns) == 0 {
+		columns = defaultColumns
+	}
+	cells := make([][]string, len(r.Variants))
+	taken := 0
+	for i, v := range r.Variants {
+		cells[i] = []string{v.Name}
+		taken = max(taken, len(v.Name))
+	}
+	header := []string{""}
+	for _, name := range columns {
+		parts := strings.Split(name, ".")
+		col := 0
+		for _, part := range parts {
+			col = max(col, len(part))
+		}
+		figures := make([]string, len(r.Variants))
+		for i, v := range r.Variants {
+			figures[i] = r.cell(v, name)
+			col = max(col, len(figures[i]))
+		}
+		if taken += 2 + col; taken > width && len(header) > 1 {
+			break
+		}
+		header = append(header, strings.Join(parts, "\n"))
+		for i := range cells {
+			cells[i] = append(cells[i], figures[i])
+		}
+	}
+	render(p, header, cells)
+	p.line("all metrics: twlab report %s --format md (or csv, json)", r.Run.Dir)
+	p.line("")
+}
+
+// cell writes a figure of a variant, "-" for one that is absent.
+func (r *Report) cell(v results.VariantSummary, name string) string {
+	value, ok := v.Value(name)
+	if !ok {
+		return "-"
+	}
+	return format(value, name)
+}
+
+// render writes a table without lines, the first column left, the others right.
+func render(p *printer, header []string, cells [][]string) {
+	t := table.NewWriter()
+	style := table.StyleDefault
+	style.Options = table.OptionsNoBordersAndSeparators
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
+	style.Format.Header = text.FormatDefault
+	t.SetStyle(style)
+	configs := []table.ColumnConfig{}
+	toRow := func(list []string) table.Row {
+		out := table.Row{}
+		for _, c := range list {
+			out = append(out, c)
+		}
+		return out
+	}
+	for i := 1; i < len(header); i++ {
+		configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(configs)
+	t.AppendHeader(toRow(header))
+	for _, c := range cells {
+		t.AppendRow(toRow(c))
+	}
+	for line := range strings.SplitSeq(t.Render(), "\n") {
+		p.line("%s", strings.TrimRight(line, " "))
+	}
+	p.line("")
 }
 
 // zeros are the metrics of a host that are zero in every variant.
@@ -203,10 +322,7 @@ func (r *Report) rows() (rows []row, zero []zeros) {
 			allZero := true
 			for i, v := range r.Variants {
 				value, ok := v.Value(name)
-				cells[i] = "-"
-				if ok {
-					cells[i] = format(value, name)
-				}
+				cells[i] = r.cell(v, name)
 				allZero = allZero && (!ok || value == 0)
 			}
 			l := label(name)
@@ -353,17 +469,7 @@ func (r *Report) verdict(p *printer) {
 	if r.Answer != "" {
 		p.wrap("", r.Answer)
 	}
-	held := 0
-	for _, o := range r.Expectations {
-		if o.Held {
-			held++
-		}
-	}
-	if len(r.Expectations) == 0 {
-		p.line("verdict: none (nothing was expected of these variants)")
-		return
-	}
-	p.line("verdict: %s (%d of %d expectations)", r.Verdict, held, len(r.Expectations))
+	p.line("%s", r.verdictLine())
 	for _, o := range r.Expectations {
 		if !o.Held {
 			p.wrap("  not held: ", o.Text)
