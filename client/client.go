@@ -39,8 +39,9 @@ type Options struct {
 	// are due by the clock, whatever became of the ones before. Zero is a
 	// closed loop: a request starts when another has ended.
 	Rate float64 `json:"rate"`
-	// RampTo is the rate that an open loop has reached when Duration is over,
-	// rising or falling evenly. Zero: no ramp.
+	// RampTo is the rate that an open loop has reached when Count requests are
+	// due, or without a Count when Duration is over, rising or falling evenly.
+	// Zero: no ramp.
 	RampTo float64 `json:"ramp_to,omitempty"`
 	// Duration bounds the load. Required.
 	Duration time.Duration `json:"duration_ns"`
@@ -61,6 +62,14 @@ type Options struct {
 	HalfClose bool `json:"half_close,omitempty"`
 	// Timeout bounds one request, connect included. Required.
 	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// RampOver is how long the ramp takes.
+func (o Options) RampOver() time.Duration {
+	if o.Count == 0 {
+		return o.Duration
+	}
+	return time.Duration(float64(o.Count) / ((o.Rate + o.RampTo) / 2) * 1e9)
 }
 
 // Validate says what is missing.

@@ -152,16 +152,23 @@ func shortNames() []string {
 	return out
 }
 
+// Versions says, in brackets, which Linux brought or removed a sysctl; "" where
+// that is not known.
+func Versions(name string) string {
+	k, _ := FindKnob(name)
+	switch {
+	case k.Until != "":
+		return " (Linux " + k.Until + " removed it)"
+	case k.Since != "":
+		return " (Linux " + k.Since + " brought it)"
+	}
+	return ""
+}
+
 // whyNot says more about a sysctl that the kernel does not have.
 func whyNot(name string) string {
-	k, ok := FindKnob(name)
-	switch {
-	case ok && k.Until != "":
-		return " (Linux " + k.Until + " removed it)"
-	case ok && k.Since != "":
-		return " (Linux " + k.Since + " brought it)"
-	case ok:
-		return ""
+	if _, documented := FindKnob(name); documented {
+		return Versions(name)
 	}
 	var names []string
 	for _, k := range Knobs {

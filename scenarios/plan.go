@@ -24,6 +24,8 @@ type Trial struct {
 	Repetition int      `json:"repetition"` // from 1
 	Seed       uint64   `json:"seed"`
 	Settings   Settings `json:"settings"`
+	// Parallel trials count, and may run beside others.
+	Parallel bool `json:"parallel,omitempty"`
 	// Destinations is the number of server addresses, "auto" resolved.
 	Destinations int `json:"destinations"`
 }
@@ -77,7 +79,7 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 		first := len(p.Trials)
 		for _, v := range r.Variants {
 			t := Trial{
-				Scenario: s.Name, Variant: v.Name, Repetition: rep + 1, Seed: o.Seed, Settings: v.Settings,
+				Scenario: s.Name, Variant: v.Name, Repetition: rep + 1, Seed: o.Seed, Settings: v.Settings, Parallel: s.Parallel,
 				Destinations: int(v.Traffic.Destinations),
 			}
 			if t.Destinations == 0 {
@@ -126,11 +128,21 @@ type Cost struct {
 	Wall        time.Duration
 	Files       int   // open files of the busier driver
 	Ports       int64 // of the client, towards each destination
+	// CPU is about how long the trial keeps a core busy, connections that fail
+	// for want of a port left out.
+	CPU time.Duration
 }
 
 // StartAndStop is what making and ending a world takes, with the wait for the
 // last segments.
 const StartAndStop = 300 * time.Millisecond
+
+// What things take of a core, on both sides together, measured on a small
+// machine: a request on a new connection; the samplers of a world, as a share.
+const (
+	perRequest = 100 * time.Microsecond
+	perWorld   = 0.02
+)
 
 // otherFiles is what a driver opens beside its connections, with room.
 const otherFiles = 24
@@ -144,6 +156,7 @@ func (t Trial) Cost() Cost {
 		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}
+	c.CPU = time.Duration(c.Requests)*perRequest + time.Duration(float64(c.Wall)*perWorld)
 	c.Ports = (c.Connections + int64(t.Destinations) - 1) / int64(t.Destinations)
 	return c
 }

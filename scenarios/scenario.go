@@ -73,7 +73,7 @@ type Settings struct {
 type Traffic struct {
 	Count    int64    `yaml:"count" json:"count"`       // requests; 0: as many as Duration allows
 	Rate     Rate     `yaml:"rate" json:"rate"`         // requests/s of an open loop; 0: a closed loop
-	RampTo   Rate     `yaml:"ramp_to" json:"ramp_to"`   // the rate rises or falls evenly to this over Duration; 0: it stays
+	RampTo   Rate     `yaml:"ramp_to" json:"ramp_to"`   // the rate rises or falls evenly to this until Count, or Duration, is reached; 0: it stays
 	Duration Duration `yaml:"duration" json:"duration"` // 0: ten times what Count takes at Rate, at least a minute
 	// ConnectionRate is Rate in connections/s: times requests_per_connection.
 	ConnectionRate Rate `yaml:"connection_rate" json:"connection_rate"`
@@ -143,7 +143,7 @@ func (s Settings) validate() (path string, err error) {
 	}{
 		{"traffic.rate", t.Rate > 0 && t.ConnectionRate > 0, "traffic.rate and traffic.connection_rate say the same: give one"},
 		{"traffic.connection_rate", t.ConnectionRate > 0 && t.Keepalive && t.RequestsPerConnection == 0, "traffic.connection_rate with keepalive needs traffic.requests_per_connection"},
-		{"traffic.ramp_to", t.RampTo > 0 && (t.rate() == 0 || t.Duration == 0), "traffic.ramp_to needs traffic.rate to begin with and traffic.duration"},
+		{"traffic.ramp_to", t.RampTo > 0 && t.rate() == 0, "traffic.ramp_to needs traffic.rate to begin with"},
 		{"traffic.requests_per_connection", t.RequestsPerConnection < 0, "traffic.requests_per_connection must not be negative"},
 		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && !t.Keepalive, "traffic.requests_per_connection needs traffic.keepalive"},
 		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && t.Close == CloseBoth, "traffic.requests_per_connection needs one side that closes: client, server or reset"},

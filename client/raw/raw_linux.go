@@ -100,7 +100,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 		stats: client.Stats{Begin: now},
 	}
 	if o.RampTo > 0 {
-		d.sched.Over = o.Duration
+		d.sched.Over = o.RampOver()
 	}
 	for _, a := range o.Destinations {
 		d.dests = append(d.dests, sock.NewAddr(a))

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/twlab/twlab/scenarios"
+	"github.com/twlab/twlab/scenarios/forecast"
 )
 
 // planFlags are what shapes a plan, the same for plan and run.
@@ -119,13 +121,48 @@ func printPlan(e env, p *scenarios.Plan) error {
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // Flush returns what went wrong
 	say("%s: %s\n\n", p.Scenario.Name, p.Scenario.Question)
-	say("trial\tvariant\trequests\tconnections\tdestinations\tports each\tof\topen files\tseconds\t\n")
+	say("trial\tvariant\trequests\tconnections\tTIME_WAIT peak\tdestinations\tports each\tof\topen files\tseconds\t\n")
+	var notes []string
 	for _, t := range p.Trials {
-		c := t.Cost()
-		say("%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t\n", t.Number, t.Variant, c.Requests, c.Connections, t.Destinations, c.Ports,
-			t.Settings.PortRange(), c.Files, c.Wall.Seconds())
+		c, f := t.Cost(), forecast.Of(t)
+		connections := c.Connections
+		if n, ok := f.Figures["client.connections.opened"]; ok {
+			connections = int64(n)
+		}
+		say("%d\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%.1f\t\n", t.Number, t.Variant, c.Requests, connections, peak(f), t.Destinations,
+			(connections+int64(t.Destinations)-1)/int64(t.Destinations), t.Settings.PortRange(), c.Files, c.Wall.Seconds())
+		for _, n := range f.Notes {
+			notes = append(notes, t.Variant+": "+n)
+		}
 	}
-	say("\n%d trials, one after another, about %s; up to %d open files in one process\n",
-		len(p.Trials), time.Duration(math.Ceil(p.Wall().Seconds()))*time.Second, p.Files())
+	wall, how := p.Wall(), "one after another"
+	if p.Scenario.Parallel {
+		wall, how = 0, "side by side"
+		for _, t := range p.Trials {
+			wall = max(wall, t.Cost().Wall)
+		}
+	}
+	say("\n%d trials, %s, about %s; up to %d open files in one process\n",
+		len(p.Trials), how, time.Duration(math.Ceil(wall.Seconds()))*time.Second, p.Files())
+	for _, n := range notes {
+		say("forecast: %s\n", n)
+	}
 	return w.Flush()
+}
+
+// peak is the forecast of TIME_WAIT, by side.
+func peak(f forecast.Forecast) string {
+	var out []string
+	for _, host := range []string{"client", "server"} {
+		if n, ok := f.Figures[host+".time_wait.peak"]; ok && n > 0 {
+			out = append(out, fmt.Sprintf("%.0f %s", n, host))
+		}
+	}
+	if len(out) == 0 {
+		if _, known := f.Figures["server.time_wait.peak"]; known {
+			return "0"
+		}
+		return "-"
+	}
+	return strings.Join(out, ", ")
 }

@@ -8,15 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/twlab/twlab/internal/wire"
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/scenarios"
+	"github.com/twlab/twlab/scenarios/forecast"
 )
 
 // A Job is a plan and where its records go.
@@ -40,9 +43,18 @@ type Options struct {
 // JobsPerCPU is how many trials that count share a CPU: they mostly wait.
 const JobsPerCPU = 20
 
+// busy is the share of the machine's cores that trials side by side may be
+// forecast to use.
+const busy = 0.75
+
 // Check says whether the backend has what the plan needs, before anything is
 // built.
 func Check(p *scenarios.Plan, b lab.Backend) error {
+	for _, name := range p.Scenario.Needs {
+		if _, err := lab.ReadSysctl(name); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("scenario %s is about %s: not on this kernel%s", p.Scenario.Name, name, lab.Versions(name))
+		}
+	}
 	have, err := b.OpenFiles()
 	if err != nil {
 		return err
@@ -81,12 +93,24 @@ func Run(ctx context.Context, jobs []Job, o Options) error {
 	if limit == 0 {
 		limit = JobsPerCPU * runtime.NumCPU()
 	}
+	// No more at a time than the machine can carry: a world that waits for the
+	// CPU still counts right, but its clocks say little.
+	const parts = 1000 // of a core
+	room := int64(parts * busy * float64(runtime.NumCPU()))
+	cores := semaphore.NewWeighted(room)
 	g, together := errgroup.WithContext(ctx)
 	g.SetLimit(limit)
 	for _, j := range jobs {
 		for _, t := range j.Plan.Trials {
 			if j.Plan.Scenario.Parallel {
-				g.Go(func() error { return run(together, j, t) })
+				need := min(room, int64(parts*forecast.Of(t).Cores))
+				if err := cores.Acquire(together, need); err != nil {
+					break // a trial failed, or ctx ended; Wait says which
+				}
+				g.Go(func() error {
+					defer cores.Release(need)
+					return run(together, j, t)
+				})
 			}
 		}
 	}

@@ -390,9 +390,9 @@ func (t *trial) warn() {
 	if c.Started < tr.Count {
 		add("load not reached: %d of %d requests were started when the time was over", c.Started, tr.Count)
 	}
-	if c.Late*20 > c.Started {
-		add("%d of %d requests started more than 1 ms late, the worst by %s: the rate was not held",
-			c.Late, c.Started, time.Duration(c.LateMost).Round(time.Millisecond))
+	// Trials that only count may be late: what they count does not depend on it.
+	if c.Late*20 > c.Started && (!r.Trial.Parallel || c.LateMost > int64(100*time.Millisecond)) {
+		add("the rate was not held: more than 5 %% of the requests started over 1 ms late (see client.requests.late)")
 	}
 	if c.Opened != r.Server.Accepted {
 		add("the client opened %d connections, the server accepted %d", c.Opened, r.Server.Accepted)

@@ -31,6 +31,7 @@ type jsonVariant struct {
 	Destinations int                          `json:"destinations"`
 	Sysctls      map[string]map[string]string `json:"sysctls"` // by stack, as read back
 	Metrics      map[string]jsonMetric        `json:"metrics"`
+	Forecast     map[string]float64           `json:"forecast"` // by metric
 }
 
 type jsonMetric struct {
@@ -53,6 +54,7 @@ func writeJSON(w io.Writer, r *Report) error {
 		out := jsonVariant{
 			Name: v.Name, Trials: v.Trials, Settings: r.Run.Plan.Scenario.Variants[i].Settings,
 			Sysctls: map[string]map[string]string{}, Metrics: map[string]jsonMetric{},
+			Forecast: r.Forecasts[i].Figures,
 		}
 		for _, rec := range r.Run.Variant(v.Name) {
 			out.Destinations = rec.Trial.Destinations

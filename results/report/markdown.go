@@ -63,6 +63,9 @@ func writeMarkdown(w io.Writer, r *Report) error {
 	for _, c := range r.conditions() {
 		p.line("- %s: %s", c.what, c.text)
 	}
+	if line := r.forecastLine(); line != "" {
+		p.line("- forecast: %s", line)
+	}
 	for _, warning := range r.Warnings {
 		p.line("- warning: %s", warning)
 	}

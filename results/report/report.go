@@ -6,6 +6,8 @@ package report
 import (
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/metric"
 	"github.com/twlab/twlab/scenarios"
+	"github.com/twlab/twlab/scenarios/forecast"
 )
 
 // A Report is what a run came to.
@@ -21,14 +24,23 @@ type Report struct {
 	Variants     []results.VariantSummary
 	Verdict      results.Verdict
 	Expectations []scenarios.Outcome
-	Answer       string   // "" where a figure of it is absent
-	Warnings     []string // each with its variants
+	// Forecasts say for each variant what was to be expected in closed form.
+	Forecasts []forecast.Forecast
+	Answer    string   // "" where a figure of it is absent
+	Warnings  []string // each with its variants
 }
 
 // New works out the report of a run.
 func New(run *results.Run) *Report {
 	r := &Report{Run: run, Variants: run.Summarize()}
 	r.Verdict, r.Expectations = run.Judge(r.Variants)
+	for _, v := range r.Variants {
+		var f forecast.Forecast
+		if records := run.Variant(v.Name); len(records) > 0 {
+			f = forecast.Of(records[0].Trial)
+		}
+		r.Forecasts = append(r.Forecasts, f)
+	}
 	figure := func(variant, name string) (string, bool) {
 		i := slices.IndexFunc(r.Variants, func(v results.VariantSummary) bool { return v.Name == variant })
 		if i < 0 {
@@ -64,6 +76,36 @@ func New(run *results.Run) *Report {
 		r.Warnings = append(r.Warnings, who+": "+w)
 	}
 	return r
+}
+
+// A deviation is a count that is not where its forecast put it.
+type deviation struct {
+	name               string // with the variant
+	forecast, measured float64
+}
+
+// deviations compares forecasts with what was measured; checked is how many
+// there were.
+func (r *Report) deviations() (checked int, out []deviation) {
+	for i, v := range r.Variants {
+		for _, name := range slices.Sorted(maps.Keys(r.Forecasts[i].Figures)) {
+			want := r.Forecasts[i].Figures[name]
+			got, ok := v.Value(name)
+			if !ok {
+				continue
+			}
+			checked++
+			// One socket is no deviation, nor is what a timer wheel adds to seconds.
+			slack := 1.0
+			if def, _ := metric.Lookup(name); def.Unit == "s" {
+				slack = 1.2
+			}
+			if math.Abs(got-want) > max(slack, forecast.Close*want) {
+				out = append(out, deviation{v.Name + "." + name, want, got})
+			}
+		}
+	}
+	return checked, out
 }
 
 // A Format writes reports.

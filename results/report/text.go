@@ -13,6 +13,7 @@ import (
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/metric"
+	"github.com/twlab/twlab/scenarios/forecast"
 )
 
 // width is the most columns that a text report takes.
@@ -29,6 +30,9 @@ func writeText(w io.Writer, r *Report) error {
 	p.line("")
 	r.tables(p)
 	r.verdict(p)
+	if line := r.forecastLine(); line != "" {
+		p.wrap("forecast: ", line)
+	}
 	for _, warning := range r.Warnings {
 		p.wrap("warning: ", warning)
 	}
@@ -335,8 +339,12 @@ func (r *Report) rows() (rows []row, zero []zeros) {
 			} else if allZero {
 				z.names = append(z.names, l)
 			}
-			if !allZero {
+			foreseen := r.foreseen(name)
+			if !allZero || foreseen != nil && slices.ContainsFunc(foreseen, func(s string) bool { return s != "0" && s != "" }) {
 				rows = append(rows, row{label: "  " + l, cells: cells})
+				if foreseen != nil {
+					rows = append(rows, row{label: "    forecast", cells: foreseen})
+				}
 			}
 		}
 		rows = constant(rows)
@@ -345,6 +353,22 @@ func (r *Report) rows() (rows []row, zero []zeros) {
 		}
 	}
 	return rows, zero
+}
+
+// foreseen are the forecasts of a metric; nil where no variant has one.
+func (r *Report) foreseen(name string) []string {
+	cells := make([]string, len(r.Variants))
+	some := false
+	for i, f := range r.Forecasts {
+		if v, ok := f.Figures[name]; ok {
+			cells[i] = format(v, name)
+			some = true
+		}
+	}
+	if !some {
+		return nil
+	}
+	return cells
 }
 
 // constant makes one row of peak, mean and end where they are the same
@@ -463,6 +487,24 @@ func flatten(tree map[string]any, prefix string, into map[string]string) {
 		}
 		into[prefix+k] = fmt.Sprint(v)
 	}
+}
+
+// forecastLine says how far measurement and forecast agree.
+func (r *Report) forecastLine() string {
+	checked, off := r.deviations()
+	if checked == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("%d of %d counts within %.0f %%", checked-len(off), checked, forecast.Close*100)
+	for i, d := range off {
+		if i == 5 {
+			line += fmt.Sprintf("; and %d more", len(off)-i)
+			break
+		}
+		_, name, _ := strings.Cut(d.name, ".")
+		line += fmt.Sprintf("; %s is %s, forecast %s", d.name, format(d.measured, name), format(d.forecast, name))
+	}
+	return line
 }
 
 func (r *Report) verdict(p *printer) {

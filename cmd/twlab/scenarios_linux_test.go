@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/results/report"
+	"github.com/twlab/twlab/scenarios"
+)
+
+// Every built-in scenario that only counts must hold, in its quick form, all of them in one run.
+func TestScenariosHold(t *testing.T) {
+	requireLab(t)
+	var names []string
+	for _, name := range scenarios.Names() {
+		s, err := scenarios.Find(name, false)
+		require.NoError(t, err)
+		if _, err := os.Stat("/proc/sys/net/ipv4/tcp_tw_reuse_delay"); s.Parallel && (len(s.Needs) == 0 || err == nil) {
+			names = append(names, name)
+		}
+	}
+	require.GreaterOrEqual(t, len(names), 5)
+	begin := time.Now()
+	cmd := exec.Command(bin, append([]string{"run", "-q"}, names...)...)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Less(t, time.Since(begin), 90*time.Second)
+	runs, err := filepath.Glob(filepath.Join(cmd.Dir, "twlab-runs", "*"))
+	require.NoError(t, err)
+	require.Len(t, runs, len(names))
+	for _, dir := range runs {
+		run, err := results.Open(dir)
+		require.NoError(t, err)
+		r := report.New(run)
+		require.Equal(t, results.Held, r.Verdict, dir)
+		require.NotEmpty(t, r.Answer, dir)
+	}
+}
+
+// exact returns the exact metrics of a run's only record of a variant.
+func exact(t *testing.T, dir, variant string) map[string]float64 {
+	t.Helper()
+	run, err := results.Open(dir)
+	require.NoError(t, err)
+	out := map[string]float64{}
+	for _, v := range run.Summarize() {
+		for name, s := range v.Samples {
+			if v.Name == variant && s.Exact {
+				out[name], _ = v.Value(name)
+			}
+		}
+	}
+	require.Greater(t, len(out), 8)
+	return out
+}
+
+// A variant counts the same alone and beside seven others: worlds share
+// nothing that is counted.
+func TestExactCountsAreTheSameAloneAndBesideSevenOthers(t *testing.T) {
+	requireLab(t)
+	dir := t.TempDir()
+	run := func(name string, args ...string) string {
+		out := filepath.Join(dir, name)
+		b, err := exec.Command(bin, append([]string{"run", "testdata/eight-worlds.yaml", "-q", "-o", out}, args...)...).CombinedOutput()
+		require.NoError(t, err, "%s", b)
+		return out
+	}
+	together := run("together", "--jobs", "8")
+	one := run("one", "--jobs", "1", "--variant", "tw_reuse_0-ip_local_port_range_40000_40099")
+	two := run("two", "--jobs", "1", "--variant", "tw_reuse_1-ip_local_port_range_40000_40299")
+	for variant, alone := range map[string]string{
+		"tw_reuse_0-ip_local_port_range_40000_40099": one, "tw_reuse_1-ip_local_port_range_40000_40299": two,
+	} {
+		require.Equal(t, exact(t, alone, variant), exact(t, together, variant), variant)
+	}
+	require.Equal(t, 100.0, exact(t, one, "tw_reuse_0-ip_local_port_range_40000_40099")["client.connections.opened"])
+}
+
+// Repetitions run every variant once a round, in an order that the seed gives.
+func TestRepetitionsInterleave(t *testing.T) {
+	requireLab(t)
+	dir := filepath.Join(t.TempDir(), "run")
+	out, err := exec.Command(bin, "run", "keepalive", "--repeat", "6", "--seed", "3", "-q", "-o", dir, "--format", "json",
+		"--set", "traffic.count=50", "--set", "hold=10ms").Output()
+	require.NoError(t, err)
+	var doc struct {
+		Variants []struct {
+			Trials  int
+			Metrics map[string]struct {
+				Values    []float64
+				Low, High *float64
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(out, &doc))
+	for _, v := range doc.Variants {
+		require.Equal(t, 6, v.Trials)
+		require.Len(t, v.Metrics["client.cpu"].Values, 6)
+		require.NotNil(t, v.Metrics["client.cpu"].Low, "six values give an interval")
+	}
+	run, err := results.Open(dir)
+	require.NoError(t, err)
+	for round := range 6 {
+		seen := map[string]bool{}
+		for _, r := range run.Records[3*round : 3*round+3] {
+			require.Equal(t, round+1, r.Trial.Repetition)
+			seen[r.Trial.Variant] = true
+		}
+		require.Len(t, seen, 3)
+	}
+}
