@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twlab/twlab/internal/suggest"
+	"github.com/twlab/twlab/lab"
 )
 
 // A Plan is a scenario resolved: all trials, in the order in which they run.
@@ -36,6 +37,9 @@ type Options struct {
 	Repeat int        // trials of each variant; 0 means 1
 	Only   []string   // variants to run; none means all
 	Set    []Override // for all variants, last
+	// Machine plans for the stack of the machine itself: loopback, and no sysctl
+	// is ever written.
+	Machine bool
 }
 
 // Plan resolves the scenario with the user's choices. The seed decides the
@@ -59,6 +63,11 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 				return nil, err
 			}
 		}
+		if o.Machine {
+			if err := v.onMachine(); err != nil {
+				return nil, err
+			}
+		}
 		if _, err := v.validate(); err != nil { // once all are set: they may need each other
 			return nil, fmt.Errorf("variant %s: %w", v.Name, err)
 		}
@@ -73,13 +82,14 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 	for _, v := range r.Variants {
 		auto = max(auto, v.destinations())
 	}
+	r.Parallel = s.Parallel && !o.Machine // one stack for all
 	p := &Plan{Scenario: &r, Seed: o.Seed}
 	rnd := rand.New(rand.NewPCG(o.Seed, 0))
 	for rep := range repeat {
 		first := len(p.Trials)
 		for _, v := range r.Variants {
 			t := Trial{
-				Scenario: s.Name, Variant: v.Name, Repetition: rep + 1, Seed: o.Seed, Settings: v.Settings, Parallel: s.Parallel,
+				Scenario: s.Name, Variant: v.Name, Repetition: rep + 1, Seed: o.Seed, Settings: v.Settings, Parallel: r.Parallel,
 				Destinations: int(v.Traffic.Destinations),
 			}
 			if t.Destinations == 0 {
@@ -92,6 +102,9 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 	}
 	for i := range p.Trials {
 		p.Trials[i].Number = i + 1
+		if o.Machine { // what one trial leaves in TIME_WAIT is not the next one's
+			p.Trials[i].Settings.Traffic.Port += uint16(i)
+		}
 	}
 	r.Expect = nil
 	for _, e := range s.Expect {
@@ -100,6 +113,24 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// onMachine fits a variant to the machine's own stack, or says why it cannot be.
+func (v *Variant) onMachine() error {
+	for _, sysctls := range []map[string]string{v.Sysctls, v.HoldSysctls} {
+		for name := range sysctls {
+			return fmt.Errorf("variant %s sets %s: on the machine itself (--lab host) no sysctl is ever written; leave it to --lab netns, "+
+				"or choose other variants with --variant", v.Name, name)
+		}
+	}
+	if v.Link.Shared() {
+		return nil
+	}
+	if slices.Contains(v.varies, "link") {
+		return fmt.Errorf("variant %s needs link %s: the machine itself (--lab host) has only loopback", v.Name, v.Link)
+	}
+	v.Link = lab.Loopback
+	return nil
 }
 
 // MaxTrials is the most trials of a plan.

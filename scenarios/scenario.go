@@ -294,13 +294,16 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	if tr.Sources > 0 {
 		c.Sources = w.Clients
 	}
-	everywhere := netip.IPv4Unspecified()
-	if t.Settings.Link.IPv6() {
-		everywhere = netip.IPv6Unspecified()
-	}
-	s.Listen = []netip.AddrPort{netip.AddrPortFrom(everywhere, tr.Port)}
 	for _, a := range w.Servers {
 		c.Destinations = append(c.Destinations, netip.AddrPortFrom(a, tr.Port))
+	}
+	switch {
+	case t.Settings.Link.Shared(): // it may be the machine's own: never beyond loopback
+		s.Listen = c.Destinations
+	case t.Settings.Link.IPv6():
+		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), tr.Port)}
+	default:
+		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), tr.Port)}
 	}
 	switch tr.Close {
 	case CloseClient:

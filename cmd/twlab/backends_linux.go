@@ -8,7 +8,7 @@ import (
 	"github.com/twlab/twlab/lab/netns"
 )
 
-var backends = []lab.Backend{netns.Backend{}}
+var backends = []lab.Backend{netns.Backend{}, netns.Machine{}}
 
 // newRole is the command of re-executed processes, not of people.
 func newRole(e env) *cobra.Command {

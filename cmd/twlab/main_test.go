@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +76,10 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("NO_COLOR", "1")
+			// Sockets of a run a moment ago may still be in TIME_WAIT on its port.
+			port := 10000 + 100*rand.IntN(200)
+			e.Setenv("PORT", strconv.Itoa(port))
+			e.Setenv("OTHER_PORT", strconv.Itoa(port+50))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {

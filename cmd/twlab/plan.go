@@ -24,6 +24,7 @@ type planFlags struct {
 	seed     uint64
 	repeat   int
 	full     bool
+	lab      string
 }
 
 func (f *planFlags) register(c *cobra.Command) {
@@ -32,6 +33,7 @@ func (f *planFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.sysctls, "sysctl", nil, "set `name=value` on every stack of the lab, such as tcp_tw_reuse=1")
 	c.Flags().IntVar(&f.repeat, "repeat", 1, "run each variant so often")
 	c.Flags().BoolVar(&f.full, "full", false, "the long form of the scenario, with whole TIME_WAIT lives")
+	c.Flags().StringVar(&f.lab, "lab", "netns", "where: netns (namespaces of their own), or host (this machine's own loopback; no sysctl is written)")
 	c.Flags().StringArrayVar(&f.expect, "expect", nil, "expect this too, such as 'client.time_wait.peak <= 100'")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "decides the order of the trials")
 	_ = c.RegisterFlagCompletionFunc("variant", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -76,7 +78,7 @@ func (f *planFlags) plans(names []string) ([]*scenarios.Plan, error) {
 			}
 			return nil, usage(err)
 		}
-		p, err := s.Plan(scenarios.Options{Seed: f.seed, Repeat: f.repeat, Only: f.variants, Set: overrides})
+		p, err := s.Plan(scenarios.Options{Seed: f.seed, Repeat: f.repeat, Only: f.variants, Set: overrides, Machine: f.lab == "host"})
 		if err != nil {
 			return nil, usage(err)
 		}

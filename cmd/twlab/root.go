@@ -112,12 +112,19 @@ func markUsage(c *cobra.Command) {
 	}
 }
 
-// backends lists where trials can run; see the files for each OS.
-func backend() (lab.Backend, error) {
-	if len(backends) == 0 {
-		return nil, errors.New("running a scenario needs Linux; list, plan and report work here")
+// findBackend returns the backend that --lab names; see the files for each OS.
+func findBackend(name string) (lab.Backend, error) {
+	var names []string
+	for _, b := range backends {
+		if b.Name() == name {
+			return b, nil
+		}
+		names = append(names, b.Name())
 	}
-	return backends[0], nil
+	if len(names) == 0 {
+		return nil, errors.New("running a scenario needs Linux; list, show, plan and report work here")
+	}
+	return nil, usage(fmt.Errorf("--lab %s: write one of %s", name, strings.Join(names, ", ")))
 }
 
 // interruptible returns a context that ends with the first SIGINT or SIGTERM.

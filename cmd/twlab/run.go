@@ -56,16 +56,16 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	if err != nil {
 		return usage(err)
 	}
+	b, err := findBackend(f.lab)
+	if err != nil {
+		return err
+	}
 	plans, err := f.plans(names)
 	if err != nil {
 		return err
 	}
 	if f.dir != "" && len(plans) > 1 {
 		return usage(errors.New("-o names one directory, and there are several scenarios: run them one by one, or leave -o out"))
-	}
-	b, err := backend()
-	if err != nil {
-		return err
 	}
 	for _, p := range plans { // before anything is built
 		if err := conduct.Check(p, b); err != nil {

@@ -3,8 +3,11 @@ package role
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/twlab/twlab/client"
 	clientraw "github.com/twlab/twlab/client/raw"
@@ -90,6 +93,9 @@ func runServer(ctx context.Context, p *peer) error {
 		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[server.Stats](p), Release: &release,
 		Ready: func() { _ = p.Send(frameReady, "", nil) },
 	})
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w; choose another port with --set traffic.port=N", err)
+	}
 	if err != nil {
 		return err
 	}

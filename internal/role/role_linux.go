@@ -49,6 +49,8 @@ type setup struct {
 	Link  lab.Link       `json:"link"`
 	Hosts []measure.Host `json:"hosts"`
 	Epoch int64          `json:"epoch"` // CLOCK_MONOTONIC at the trial's start, ns
+	// Found says that the stack is the machine's own, and stays as it is.
+	Found bool `json:"found,omitempty"`
 }
 
 // start is what a driver is told. Options are those of its role.

@@ -75,11 +75,13 @@ func (s *stack) setup(ctx context.Context, f wire.Frame) error {
 		return err
 	}
 	s.epoch = o.Epoch
-	if err := netns.Configure(o.Stack, o.Link); err != nil {
-		return err
-	}
-	if err := netns.AwaitLink(ctx, o.Link); err != nil {
-		return err
+	if !o.Found {
+		if err := netns.Configure(o.Stack, o.Link); err != nil {
+			return err
+		}
+		if err := netns.AwaitLink(ctx, o.Link); err != nil {
+			return err
+		}
 	}
 	out := results.Stack{Name: s.name, Sysctls: map[string]string{}, Sockets: "sock_diag"}
 	for _, a := range o.Stack.Addresses {

@@ -58,8 +58,10 @@ func runTrial(ctx context.Context, p *peer) error {
 	if err := environment(&t.rec.Environment); err != nil {
 		return err
 	}
-	if err := netns.PrepareTrial(); err != nil {
-		return err
+	if !t.onMachine() {
+		if err := netns.PrepareTrial(); err != nil {
+			return err
+		}
 	}
 	world, c, s, err := t.rec.Trial.World()
 	if err != nil {
@@ -88,7 +90,7 @@ func runTrial(ctx context.Context, p *peer) error {
 
 // build makes the stacks, joins them, and has them configured.
 func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
-	var launcher lab.Launcher = netns.Exec{NewStack: true}
+	var launcher lab.Launcher = netns.Exec{NewStack: !t.onMachine()}
 	var pids []int
 	for i, s := range world.Stacks {
 		proc, err := launcher.Launch(ctx, "stack", s.Name)
@@ -121,7 +123,7 @@ func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
 	}
 	t.rec.Stacks = make([]results.Stack, len(world.Stacks))
 	for i, s := range world.Stacks {
-		o := setup{Stack: s, Link: world.Link, Epoch: epoch, Hosts: []measure.Host{{Name: s.Name}}}
+		o := setup{Stack: s, Link: world.Link, Epoch: epoch, Found: t.onMachine(), Hosts: []measure.Host{{Name: s.Name}}}
 		if world.Link.Shared() {
 			port := []uint16{t.rec.Trial.Settings.Traffic.Port}
 			o.Hosts = []measure.Host{{Name: "server", LocalPorts: port}, {Name: "client", RemotePorts: port}}
@@ -147,6 +149,9 @@ func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
 	}
 	return nil
 }
+
+// onMachine says whether the trial runs on the machine's own stack.
+func (t *trial) onMachine() bool { return t.rec.Environment.Backend == netns.MachineName }
 
 // phases runs load and hold, and collects what everybody counted.
 func (t *trial) phases(ctx context.Context) error {
@@ -418,6 +423,13 @@ func (t *trial) warn() {
 		if n := s.Sampler.Late; n > s.Sampler.Snapshots/10 {
 			add("the sampler of stack %s missed %d of its turns", s.Name, n)
 		}
+	}
+	if t.onMachine() {
+		s := r.Stacks[0]
+		if tw := s.Snapshots[0].Sockets.Host("client")[measure.TimeWait] + s.Snapshots[0].Sockets.Host("server")[measure.TimeWait]; tw > 0 {
+			add("%d sockets in TIME_WAIT on port %d were there before: wait a minute, or --set traffic.port=N", tw, r.Trial.Settings.Traffic.Port)
+		}
+		add("this was the machine's own stack: stack.* counts all of its traffic, and sockets in TIME_WAIT remain for about 62 s")
 	}
 	if r.Environment.Backend == "netns" && !r.Environment.UserNamespace {
 		add("the lab had no user namespace of its own: they are forbidden here, and root went without")

@@ -68,6 +68,26 @@ func (Backend) Start(ctx context.Context) (lab.Trial, error) {
 	return nil, Forbidden(err)
 }
 
+// Machine starts trials on the machine's own stack, without any namespace: for
+// before and after tuning a real machine. It writes no sysctl and adds no
+// address; what it leaves are sockets in TIME_WAIT.
+type Machine struct{ Backend }
+
+// MachineName is Machine's name, which a trial acts upon.
+const MachineName = "host"
+
+// Name implements lab.Backend.
+func (Machine) Name() string { return MachineName }
+
+// Start implements lab.Backend.
+func (Machine) Start(ctx context.Context) (lab.Trial, error) {
+	p, err := start(ctx, syscall.SysProcAttr{}, "trial")
+	if err != nil {
+		return nil, err
+	}
+	return &trial{process: p}, nil
+}
+
 // Forbidden turns the error of a refused namespace into a sentence that says
 // why, as far as the machine tells, and what to do.
 func Forbidden(err error) error {

@@ -124,10 +124,14 @@ func (r *Report) conditions() []condition {
 	add("link", "link %s", set.Link)
 	where := fmt.Sprintf("Linux %s %s, %d CPUs (%s), %s lab, seed %d, twlab %s",
 		e.Kernel, e.Arch, e.CPUs, e.CPU, e.Backend, r.Run.Plan.Seed, e.Twlab)
+	sysctls := "defaults of this kernel, and " + strings.Join(r.commonSysctls(), ", ")
+	if e.Backend == "host" {
+		sysctls = "this machine's own, as they are"
+	}
 	return []condition{
 		{"traffic", strings.Join(parts, ", ")},
 		{"machine", strings.Replace(where, " ()", "", 1)},
-		{"sysctls", "defaults of this kernel, and " + strings.Join(r.commonSysctls(), ", ")},
+		{"sysctls", sysctls},
 	}
 }
 
