@@ -89,6 +89,9 @@ func TestSysctlErrorsAreSentences(t *testing.T) {
 		"set net.ipv4.tcp_tw_reus = 1: this kernel has no such sysctl in a network namespace; did you mean net.ipv4.tcp_tw_reuse?")
 	require.EqualError(t, &SysctlError{"net.ipv4.tcp_tw_recycle", "1", os.ErrNotExist},
 		"set net.ipv4.tcp_tw_recycle = 1: this kernel has no such sysctl in a network namespace (Linux 4.12 removed it)")
-	require.EqualError(t, &SysctlError{"net.ipv4.x", "1", syscall.EINVAL}, "set net.ipv4.x = 1: the kernel refuses this value")
+	require.EqualError(t, &SysctlError{"net.ipv4.x", "1", &os.PathError{Op: "write", Err: syscall.EINVAL}},
+		"set net.ipv4.x = 1: the kernel refuses this value (invalid argument)")
+	require.EqualError(t, &SysctlError{"net.ipv4.tcp_congestion_control", "x", &os.PathError{Op: "write", Err: syscall.ENOENT}},
+		"set net.ipv4.tcp_congestion_control = x: the kernel refuses this value (no such file or directory)")
 	require.EqualError(t, &SysctlError{"net.ipv4.x", "", syscall.EACCES}, "read net.ipv4.x: permission denied")
 }

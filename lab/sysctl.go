@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 )
 
 // A SysctlError says which sysctl could not be set or read, and why.
@@ -19,11 +18,12 @@ func (e *SysctlError) Error() string {
 	if e.Value != "" {
 		what = fmt.Sprintf("set %s = %s", e.Name, e.Value)
 	}
+	var pe *os.PathError
 	switch {
+	case errors.As(e.Err, &pe) && pe.Op == "write" && !errors.Is(e.Err, os.ErrPermission):
+		return what + ": the kernel refuses this value (" + pe.Err.Error() + ")"
 	case errors.Is(e.Err, os.ErrNotExist):
 		return what + ": this kernel has no such sysctl in a network namespace" + whyNot(e.Name)
-	case errors.Is(e.Err, syscall.EINVAL):
-		return what + ": the kernel refuses this value"
 	}
 	return what + ": " + e.Err.Error()
 }

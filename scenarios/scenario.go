@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twlab/twlab/client"
@@ -266,13 +268,27 @@ func (s Settings) destinations() int {
 	return int(min(lab.MaxAddresses, max(1, (n+half-1)/half)))
 }
 
-// PortRange is the number of ports that connect() chooses from.
+// PortRange is the number of ports that connect() chooses from: those of the
+// range that are not reserved.
 func (s Settings) PortRange() int64 {
-	var low, high int64
-	if _, err := fmt.Sscan(s.Sysctls["net.ipv4.ip_local_port_range"], &low, &high); err == nil && high >= low {
-		return high - low + 1
+	low, high := int64(32768), int64(60999) // net/ipv4/af_inet.c, inet_init_net
+	var l, h int64
+	if _, err := fmt.Sscan(s.Sysctls["net.ipv4.ip_local_port_range"], &l, &h); err == nil && h >= l {
+		low, high = l, h
 	}
-	return 60999 - 32768 + 1 // net/ipv4/af_inet.c, inet_init_net
+	n := high - low + 1
+	for part := range strings.SplitSeq(s.Sysctls["net.ipv4.ip_local_reserved_ports"], ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		a, err1 := strconv.ParseInt(from, 10, 32)
+		b, err2 := strconv.ParseInt(to, 10, 32)
+		if err1 == nil && err2 == nil {
+			n -= max(0, min(b, high)-max(a, low)+1)
+		}
+	}
+	return max(1, n)
 }
 
 // requestTimeout bounds one request. It is longer than the kernel's first

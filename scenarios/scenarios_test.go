@@ -177,6 +177,16 @@ func TestAutoDestinations(t *testing.T) {
 	}
 }
 
+func TestPortRange(t *testing.T) {
+	for want, sysctls := range map[int64]map[string]string{
+		28232: nil,
+		100:   {"net.ipv4.ip_local_port_range": "40000 40099"},
+		87:    {"net.ipv4.ip_local_port_range": "40000\t40099", "net.ipv4.ip_local_reserved_ports": "8080,40010-40019,40098-40200,40050"},
+	} {
+		require.Equal(t, want, Settings{Sysctls: sysctls}.PortRange())
+	}
+}
+
 func TestOrderOfClosingReachesBothDrivers(t *testing.T) {
 	for order, want := range map[Close]struct {
 		c client.Closing

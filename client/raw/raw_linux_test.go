@@ -26,6 +26,11 @@ func TestMain(m *testing.M) { labtest.Main(m) }
 // pair runs client and server against each other on loopback.
 func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats, server.Stats, measure.Counters) {
 	t.Helper()
+	return pairWith(t, o, server.Options{Closing: closing})
+}
+
+func pairWith(t testing.TB, o client.Options, so server.Options) (client.Stats, server.Stats, measure.Counters) {
+	t.Helper()
 	labtest.Require(t, "netns")
 	proc, err := procnet.Open()
 	require.NoError(t, err)
@@ -41,6 +46,7 @@ func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats,
 		o.Duration = 20 * time.Second
 	}
 	o.Timeout = 10 * time.Second
+	so.Listen, so.Backlog = o.Destinations, 1024
 	var release server.Signal
 	ready := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
@@ -49,9 +55,9 @@ func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats,
 	var c client.Stats
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		s, err = serverraw.Run(ctx, server.Options{Listen: o.Destinations, Backlog: 1024, Closing: closing}, server.Control{
+		s, err = serverraw.Run(ctx, so, server.Control{
 			Clock: clock, Epoch: epoch, Ready: func() { close(ready) }, Release: &release, Report: func(now server.Stats) {
-				if release.Raised() && now.Live == 0 {
+				if release.Raised() && now.Live == now.Forgotten {
 					stop()
 				}
 			},
@@ -60,10 +66,13 @@ func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats,
 	})
 	<-ready
 	g.Go(func() (err error) {
-		c, err = Run(context.Background(), o, client.Control{
+		_, err = Run(ctx, o, client.Control{
 			Clock: clock, Epoch: epoch, Report: func(client.Stats) {}, Idle: release.Raise,
+			Loaded: func(s client.Stats) { c = s; release.Raise() },
 		})
-		release.Raise()
+		if ctx.Err() != nil { // connections that the server forgot are held until the end
+			err = nil
+		}
 		return err
 	})
 	require.NoError(t, g.Wait())
@@ -132,6 +141,63 @@ func TestPoolIsFilledFirstAndUsedInTurn(t *testing.T) {
 			require.Equal(t, int64(8), d[measure.ActiveOpens])
 		})
 	}
+}
+
+// A cap on requests per connection ends each on the side that has the cap.
+func TestRequestsPerConnection(t *testing.T) {
+	o := client.Options{Count: 400, Concurrency: 4, Keepalive: true, PerConnection: 10, Closing: client.First}
+	c, s, _ := pairWith(t, o, server.Options{Closing: server.Last})
+	require.Empty(t, c.Errors)
+	require.Equal(t, int64(400), c.OK)
+	require.GreaterOrEqual(t, c.Opened, int64(40))
+	require.LessOrEqual(t, c.Opened, int64(44))
+	require.Equal(t, []int64{c.Opened, c.Opened}, []int64{c.ClosedFirst, s.ClosedLast})
+
+	o.PerConnection, o.Closing = 0, client.Last
+	c, s, _ = pairWith(t, o, server.Options{Closing: server.First, PerConnection: 10})
+	require.Empty(t, c.Errors)
+	require.Equal(t, int64(400), c.OK)
+	require.GreaterOrEqual(t, c.Opened, int64(40))
+	require.LessOrEqual(t, c.Opened, int64(44))
+	require.Equal(t, []int64{c.Opened, c.Opened}, []int64{c.ClosedLast, s.ClosedFirst})
+}
+
+// What the server forgets stays in CLOSE_WAIT there, and in FIN_WAIT2 here:
+// without an owner, or held by a client that closed by half.
+func TestForgottenConnections(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		c, s, _ := pairWith(t, client.Options{Count: 200, Concurrency: 4, Closing: client.First, HalfClose: half}, server.Options{Closing: server.Last, Forgets: 25})
+		require.Empty(t, c.Errors)
+		require.Equal(t, []int64{200, 200}, []int64{c.OK, c.ClosedFirst})
+		require.Equal(t, []int64{150, 50, 50}, []int64{s.ClosedLast, s.Forgotten, s.Live})
+	}
+}
+
+// bind() counts a port once for all destinations; connect() counts it once for each.
+func TestEarlyAndLatePorts(t *testing.T) {
+	labtest.Require(t, "netns")
+	old := setSysctl(t, "net/ipv4/ip_local_port_range", "41000 41009")
+	defer setSysctl(t, "net/ipv4/ip_local_port_range", old)
+	reuse := setSysctl(t, "net/ipv4/tcp_tw_reuse", "0")
+	defer setSysctl(t, "net/ipv4/tcp_tw_reuse", reuse)
+	o := client.Options{
+		Count: 50, Concurrency: 1, Closing: client.First, Sources: []netip.Addr{netip.MustParseAddr("127.0.7.1")},
+		Destinations: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.4:8080"), netip.MustParseAddrPort("127.0.0.5:8080")},
+	}
+	c, _, _ := pair(t, o, server.Last)
+	require.Equal(t, int64(20), c.OK)
+	require.Equal(t, []client.Error{{Errno: "EADDRNOTAVAIL", Phase: client.Connect, Count: 30}}, c.Errors)
+
+	o.Sources = []netip.Addr{netip.MustParseAddr("127.0.7.3"), netip.MustParseAddr("127.0.7.4")}
+	c, _, _ = pair(t, o, server.Last)
+	require.Equal(t, int64(40), c.OK, "two sources, two destinations, ten ports")
+	require.Equal(t, int64(40), c.Connect.Count)
+
+	// Last: connect() passes by every port that bind() chose, whatever the address.
+	o.EarlyPort, o.Sources = true, []netip.Addr{netip.MustParseAddr("127.0.7.2")}
+	c, _, _ = pair(t, o, server.Last)
+	require.Equal(t, int64(10), c.OK)
+	require.Equal(t, []client.Error{{Errno: "EADDRINUSE", Phase: client.Connect, Count: 40}}, c.Errors)
 }
 
 func TestOpenLoopKeepsTheRateAndCountsLateStarts(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/report"
 	"github.com/twlab/twlab/scenarios"
+	"github.com/twlab/twlab/scenarios/forecast"
 )
 
 // Every built-in scenario that only counts must hold, in its quick form, all of them in one run.
@@ -82,6 +83,34 @@ func TestExactCountsAreTheSameAloneAndBesideSevenOthers(t *testing.T) {
 		require.Equal(t, exact(t, alone, variant), exact(t, together, variant), variant)
 	}
 	require.Equal(t, 100.0, exact(t, one, "tw_reuse_0-ip_local_port_range_40000_40099")["client.connections.opened"])
+}
+
+// A range of 100 ports is exactly 100 connections a destination, then
+// EADDRNOTAVAIL; with tcp_tw_reuse 1 it is 100 a second; and the forecast says so.
+func TestHundredPorts(t *testing.T) {
+	requireLab(t)
+	dir := filepath.Join(t.TempDir(), "run")
+	out, err := exec.Command(bin, "run", "testdata/hundred-ports.yaml", "-q", "-o", dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	run, err := results.Open(dir)
+	require.NoError(t, err)
+	got := map[string][3]float64{}
+	for _, v := range run.Summarize() {
+		opened, _ := v.Value("client.connections.opened")
+		failed, _ := v.Value("client.errors.EADDRNOTAVAIL")
+		peak, _ := v.Value("client.time_wait.peak")
+		got[v.Name] = [3]float64{opened, failed, peak}
+		for _, r := range run.Variant(v.Name) {
+			want := forecast.Of(r.Trial).Figures
+			require.InEpsilon(t, want["client.connections.opened"], opened, 0.03, v.Name)
+			require.InEpsilon(t, want["client.time_wait.peak"], peak, 0.03, v.Name)
+		}
+	}
+	require.Equal(t, map[string][3]float64{
+		"one-destination": {100, 400, 100}, "two-destinations": {200, 300, 200}, "ninety-nine": {99, 401, 99}, "odd-start": {100, 400, 100},
+		"reserved": {90, 410, 90}, "reuse": {got["reuse"][0], 500 - got["reuse"][0], 100},
+	}, got)
+	require.InDelta(t, 300, got["reuse"][0], 10, "100 a second for 2.5 s, and the first 100 at once")
 }
 
 // Repetitions run every variant once a round, in an order that the seed gives.
