@@ -54,7 +54,7 @@ func TestSchemaIsThatOfTheCode(t *testing.T) {
 		require.NoError(t, r.Validate(doc), name)
 	}
 	for _, wrong := range []string{
-		"name: x\nquestion: q\ntrafic: {}\n", "name: x\nquestion: q\ntraffic: {close: nobody}\n", "name: x\n", "name: x\nquestion: q\nlink: wire\n",
+		"name: x\nquestion: q\ntraffik: {}\n", "name: x\nquestion: q\ntraffic: {close: nobody}\n", "name: x\n", "name: x\nquestion: q\nlink: wire\n",
 		"name: x\nquestion: q\nvariants: [{nam: a}]\n", "name: x\nquestion: q\nmatrix: {tcp_tw_reuse: 1}\n",
 	} {
 		var doc any

@@ -285,34 +285,6 @@ type zeros struct {
 	names []string
 }
 
-func (r *Report) table(p *printer, rows []row, from, to int) {
-	t := table.NewWriter()
-	style := table.StyleDefault
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	style.Format.Header = text.FormatDefault
-	t.SetStyle(style)
-	header := table.Row{""}
-	configs := []table.ColumnConfig{}
-	for i, v := range r.Variants[from:to] {
-		header = append(header, v.Name)
-		configs = append(configs, table.ColumnConfig{Number: i + 2, Align: text.AlignRight, AlignHeader: text.AlignRight})
-	}
-	t.SetColumnConfigs(configs)
-	t.AppendHeader(header)
-	for _, row := range rows {
-		cells := table.Row{row.label}
-		for i := from; i < to && !row.head; i++ {
-			cells = append(cells, row.cells[i])
-		}
-		t.AppendRow(cells)
-	}
-	for line := range strings.SplitSeq(t.Render(), "\n") {
-		p.line("%s", strings.TrimRight(line, " "))
-	}
-	p.line("")
-}
-
 // rows are what varies, then the metrics by host. Those that are zero in every
 // variant come apart; a state is named once.
 func (r *Report) rows() (rows []row, zero []zeros) {
