@@ -166,7 +166,7 @@ func (m model) timewait(opened float64, out map[string]float64) {
 		return
 	}
 	out[other+".time_wait.peak"] = 0
-	if holder == "server" && !m.Keepalive {
+	if holder == "server" && (!m.Keepalive || m.RequestsPerConnection > 0) {
 		return // a port that the client picks again takes the old one's place
 	}
 	closed := opened * (1 - m.forgotten)
