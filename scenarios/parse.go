@@ -44,6 +44,11 @@ func Parse(name string, data []byte, full bool) (*Scenario, error) {
 	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
 		return nil, located(name, err, f)
 	}
+	if !full && f.Full.Kind != 0 { // a mistake in the long form is found before it is asked for
+		if _, err := Parse(name, data, true); err != nil {
+			return nil, err
+		}
+	}
 	if long := f.Full; full && long.Kind != 0 {
 		has := func(key string) bool { return find(&long, key) > 0 }
 		if has("variants") || has("matrix") {

@@ -77,6 +77,46 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 	}
 }
 
+// The long form lies over the short one, and is checked with it.
+func TestFullForm(t *testing.T) {
+	long := small + "full:\n  hold: 70s\n  traffic: {count: 5}\n  variants: [{name: three}]\n  expect: [three.client.requests.ok == 5]\n  answer: fine\n"
+	s, err := Parse("small.yaml", []byte(long), true)
+	require.NoError(t, err)
+	require.Equal(t, []string{"three"}, s.VariantNames())
+	require.Equal(t, []int64{5, 4}, []int64{s.Variants[0].Traffic.Count, int64(s.Variants[0].Traffic.Concurrency)})
+	require.Len(t, s.Expect, 1)
+	require.Equal(t, []string{"one", "two"}, parse(t, long).VariantNames())
+	_, err = Parse("small.yaml", []byte(strings.Replace(long, "ok == 5", "okay == 5", 1)), false)
+	require.ErrorContains(t, err, "small.yaml:16: expectation")
+}
+
+func TestMatrix(t *testing.T) {
+	text := "name: x\nquestion: q\ntraffic: {count: 5}\nmatrix:\n  tcp_tw_reuse: [0, 1]\n  link: [veth, loopback]\n  traffic.rate: [5/s, 10/s]\n" +
+		"expect:\n  - \"tw_reuse_1-*-rate_5_s\": client.requests.ok == 5\n"
+	s := parse(t, text)
+	require.Len(t, s.Variants, 8)
+	require.Equal(t, "tw_reuse_0-veth-rate_5_s", s.Variants[0].Name)
+	v := s.Variants[7]
+	require.Equal(t, "tw_reuse_1-loopback-rate_10_s", v.Name)
+	require.Equal(t, "1", v.Sysctls["net.ipv4.tcp_tw_reuse"])
+	require.Equal(t, lab.Loopback, v.Link)
+	require.Equal(t, Rate(10), v.Traffic.Rate)
+	met := map[string]bool{}
+	s.Expect[0].Judge(s.VariantNames(), func(variant, _ string) (float64, bool) { met[variant] = true; return 5, true })
+	require.Equal(t, map[string]bool{"tw_reuse_1-veth-rate_5_s": true, "tw_reuse_1-loopback-rate_5_s": true}, met)
+	for _, c := range []struct{ old, new, want string }{
+		{"[0, 1]", "1", "x.yaml:5: matrix: tcp_tw_reuse has no list of values: write such as [0, 1, 2]"},
+		{"tcp_tw_reuse", "tcp_tw_reusse", "no sysctl is known as tcp_tw_reusse; did you mean tcp_tw_reuse?"},
+		{"traffic.rate", "traffic.rat", "no setting is called traffic.rat; did you mean traffic.rate?"},
+		{"[5/s, 10/s]", "[5/s, fast]", `traffic.rate: "fast" is not a rate`},
+		{"[0, 1]", "[0, 9]", "net.ipv4.tcp_tw_reuse = 9: write a whole number from 0 to 2"},
+		{"[veth, loopback]", "[veth, veth]", "stands there twice"},
+	} {
+		_, err := Parse("x.yaml", []byte(strings.Replace(text, c.old, c.new, 1)), false)
+		require.ErrorContains(t, err, c.want)
+	}
+}
+
 func TestAllMistakesOfTheReaderAreToldAtOnce(t *testing.T) {
 	_, err := Parse("s.yaml", []byte("nam: x\nqestion: y\n"), false)
 	require.EqualError(t, err, "s.yaml:1: unknown key \"nam\"; did you mean name?\ns.yaml:2: unknown key \"qestion\"; did you mean question?")

@@ -243,7 +243,11 @@ func TestKilledRunsLeaveNothing(t *testing.T) {
 	require.Empty(t, processes(t))
 	for i := range 10 {
 		dir := t.TempDir()
-		s := start(t, dir, "keepalive", "--set", "traffic.count=1000", "--set", "hold=200ms", "-o", "run")
+		args := []string{"keepalive", "--set", "traffic.count=1000", "--set", "hold=200ms", "-o", "run"}
+		if i%5 == 4 { // without namespaces only the processes' own care is left
+			args = append(args, "--lab", "host", "--set", "traffic.port="+strconv.Itoa(10000+rand.IntN(20000)))
+		}
+		s := start(t, dir, args...)
 		after := time.Duration(rand.Int64N(int64(2200 * time.Millisecond)))
 		time.Sleep(after)
 		require.NoError(t, s.cmd.Process.Kill())

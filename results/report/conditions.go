@@ -1,0 +1,143 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/results"
+)
+
+// A condition is what all variants ran under.
+type condition struct{ what, text string }
+
+// conditions say what all variants ran under, and what twlab chose by itself.
+// What varies is not among them.
+func (r *Report) conditions() []condition {
+	rec := r.Run.Records[0]
+	e, set := rec.Environment, rec.Trial.Settings
+	varied := map[string]bool{}
+	for _, row := range r.variations() {
+		varied[strings.TrimSpace(row.label)] = true
+	}
+	var parts []string
+	add := func(path, format string, args ...any) {
+		if !varied[path] {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	t := set.Traffic
+	if t.Count > 0 {
+		add("traffic.count", "%s requests", thousands(t.Count))
+	}
+	switch {
+	case t.ConnectionRate > 0:
+		add("traffic.connection_rate", "%s connections/s", thousands(int64(t.ConnectionRate)))
+	case t.Rate > 0:
+		add("traffic.rate", "%s/s", thousands(int64(t.Rate)))
+	default:
+		add("traffic.rate", "as fast as they are answered")
+	}
+	if t.RampTo > 0 {
+		add("traffic.ramp_to", "going to %s/s", thousands(int64(t.RampTo)))
+	}
+	if t.Duration > 0 {
+		add("traffic.duration", "for %s", t.Duration)
+	}
+	add("traffic.concurrency", "at most %s at a time", thousands(int64(t.Concurrency)))
+	dests := fmt.Sprintf("%d destinations", rec.Trial.Destinations)
+	if rec.Trial.Destinations == 1 {
+		dests = "1 destination"
+	}
+	if t.Destinations == 0 {
+		dests += " (auto)"
+	}
+	add("traffic.destinations", "%s", dests)
+	add("hold", "held %s", set.Hold)
+	add("link", "link %s", set.Link)
+	where := fmt.Sprintf("Linux %s %s, %d CPUs (%s), %s lab, seed %d, twlab %s",
+		e.Kernel, e.Arch, e.CPUs, e.CPU, e.Backend, r.Run.Plan.Seed, e.Twlab)
+	sysctls := "defaults of this kernel, and " + strings.Join(r.commonSysctls(), ", ")
+	if e.Backend == "host" {
+		sysctls = "this machine's own, as they are"
+	}
+	return []condition{
+		{"traffic", strings.Join(parts, ", ")},
+		{"machine", strings.Replace(where, " ()", "", 1)},
+		{"sysctls", sysctls},
+	}
+}
+
+// commonSysctls are those that were set to the same value in all trials.
+func (r *Report) commonSysctls() []string {
+	names := map[string]bool{}
+	for n := range lab.Pinned {
+		names[n] = true
+	}
+	for n := range r.Run.Records[0].Trial.Settings.Sysctls {
+		names[n] = true
+	}
+	var out []string
+	for n := range names {
+		value := r.Run.Records[0].Stacks[0].Sysctls[n]
+		same := !slices.ContainsFunc(r.Run.Records, func(rec *results.Record) bool { return rec.Stacks[0].Sysctls[n] != value })
+		if same {
+			out = append(out, n+"="+value)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// variations are the settings in which the variants differ.
+func (r *Report) variations() []row {
+	settings := make([]map[string]string, len(r.Variants))
+	var paths []string
+	for i, v := range r.Run.Plan.Scenario.Variants {
+		settings[i] = map[string]string{}
+		b, err := json.Marshal(v.Settings)
+		if err != nil {
+			continue
+		}
+		var tree map[string]any
+		if json.Unmarshal(b, &tree) == nil {
+			flatten(tree, "", settings[i])
+		}
+		for path := range settings[i] {
+			if !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
+		}
+	}
+	slices.Sort(paths)
+	var out []row
+	for _, path := range paths {
+		cells := make([]string, len(settings))
+		differ := false
+		for i, s := range settings {
+			if cells[i] = s[path]; cells[i] == "" {
+				cells[i] = "-"
+			}
+			differ = differ || cells[i] != cells[0]
+		}
+		if differ {
+			out = append(out, row{label: "  " + path, cells: cells})
+		}
+	}
+	if len(out) > 0 {
+		out = append([]row{{label: "what varies", head: true}}, out...)
+	}
+	return out
+}
+
+func flatten(tree map[string]any, prefix string, into map[string]string) {
+	for k, v := range tree {
+		if sub, ok := v.(map[string]any); ok {
+			flatten(sub, prefix+k+".", into)
+			continue
+		}
+		into[prefix+k] = fmt.Sprint(v)
+	}
+}
