@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twlab/twlab/internal/suggest"
+	"github.com/twlab/twlab/measure"
+)
+
+func newExplain(e env) *cobra.Command {
+	var names []string
+	for _, s := range measure.States {
+		names = append(names, s.String())
+	}
+	return &cobra.Command{
+		Use:       "explain STATE|all",
+		Short:     "Say what a TCP state is, what a heap of them means, and what helps",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: append(names, "all"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			list := measure.Explanations
+			if !strings.EqualFold(args[0], "all") {
+				x, ok := measure.Explain(args[0])
+				if !ok {
+					return usage(fmt.Errorf("no TCP state is called %s%s", args[0], suggest.For(strings.ToUpper(args[0]), names)))
+				}
+				list = []measure.Explanation{x}
+			}
+			var b strings.Builder
+			if len(list) > 1 {
+				b.WriteString(measure.Diagram + "\n")
+			}
+			for i, x := range list {
+				if i > 0 {
+					b.WriteString("\n")
+				}
+				explain(&b, x)
+			}
+			_, err := fmt.Fprint(e.out, b.String())
+			return err
+		},
+	}
+}
+
+func explain(b *strings.Builder, x measure.Explanation) {
+	fmt.Fprintf(b, "%s\n", x.State)
+	calls := fmt.Sprintf("%s in RFC 9293, %s in the kernel", x.RFC, x.Kernel)
+	if len(x.Also) > 0 {
+		calls += "; also " + strings.Join(x.Also, ", ")
+	}
+	see := ""
+	if x.Scenario != "" {
+		see = "twlab run " + x.Scenario
+	}
+	for _, line := range []struct{ what, text string }{
+		{"called", calls}, {"is", x.Is}, {"comes", x.In}, {"leaves", x.Out}, {"side", x.Side}, {"lasts", x.Lasts},
+		{"a heap", x.Heap}, {"helps", x.Helps}, {"see", see},
+	} {
+		if line.text == "" {
+			continue
+		}
+		room, at := 88, 0
+		fmt.Fprintf(b, "  %-8s", line.what)
+		for word := range strings.FieldsSeq(line.text) {
+			if at > 0 && at+1+len(word) > room {
+				fmt.Fprintf(b, "\n  %-8s", "")
+				at = 0
+			}
+			fmt.Fprintf(b, " %s", word)
+			at += 1 + len(word)
+		}
+		b.WriteString("\n")
+	}
+}
