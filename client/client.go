@@ -33,6 +33,9 @@ type Options struct {
 	// Otherwise connect() does (IP_BIND_ADDRESS_NO_PORT, Linux 4.2). It means
 	// nothing without Sources.
 	EarlyPort bool `json:"early_port,omitempty"`
+	// Held are sockets that are brought to a state before the load and kept
+	// there until the client's context ends.
+	Held []Held `json:"held,omitempty"`
 	// Count is the number of requests. Zero: as many as Duration allows.
 	Count int64 `json:"count"`
 	// Rate is the number of requests started a second, an open loop: starts
@@ -72,11 +75,26 @@ func (o Options) RampOver() time.Duration {
 	return time.Duration(float64(o.Count) / ((o.Rate + o.RampTo) / 2) * 1e9)
 }
 
+// Held asks for N sockets in a state. A client's own sockets can be brought to
+// every state but SYN_RECV, which its connections have on the server.
+type Held struct {
+	State string `json:"state"` // as netstat prints it: "FIN_WAIT2"
+	N     int    `json:"n"`
+	// At are the server's addresses that behave as the state needs (see
+	// server.Door), used in turn. None for LISTEN and CLOSE.
+	At []netip.AddrPort `json:"at,omitempty"`
+}
+
+// Loads says whether there is a load, beside what is held.
+func (o Options) Loads() bool { return o.Count > 0 || o.Duration > 0 }
+
 // Validate says what is missing.
 func (o Options) Validate() error {
 	switch {
 	case len(o.Destinations) == 0:
 		return errors.New("client: no destination")
+	case !o.Loads() && len(o.Held) > 0:
+		return nil
 	case o.Duration <= 0:
 		return errors.New("client: duration must be above zero")
 	case o.Timeout <= 0:

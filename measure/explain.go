@@ -36,7 +36,7 @@ var Explanations = []Explanation{
 		Side:  "The side that connects.",
 		Lasts: "One round trip; without an answer one to two minutes (tcp_syn_retries, 6; newer kernels send the first ones faster).",
 		Heap:  "The other side is down, drops packets, or its accept queue is full.",
-		Helps: "Look at the other side and at firewalls on the way. A time-out of your own in the client; no sysctl brings an answer.",
+		Helps: "Look at the other side and at firewalls on the way. A time-out of your own in the client; no sysctl brings an answer.", Scenario: "all-states",
 	},
 	{
 		State: SynRecv, RFC: "SYN-RECEIVED", Kernel: "TCP_SYN_RECV, and TCP_NEW_SYN_RECV for a request without a full socket",
@@ -47,7 +47,7 @@ var Explanations = []Explanation{
 		Side:  "The side that listens.",
 		Lasts: "One round trip; without the ACK about a minute (5 retransmissions).",
 		Heap:  "Clients that never send the ACK: a SYN flood, or a way back that is broken.",
-		Helps: "tcp_syncookies 1 answers without keeping state when the queue is full. None of this touches TIME_WAIT.",
+		Helps: "tcp_syncookies 1 answers without keeping state when the queue is full. None of this touches TIME_WAIT.", Scenario: "all-states",
 	},
 	{
 		State: Established, RFC: "ESTABLISHED", Kernel: "TCP_ESTABLISHED", Also: []string{"ESTAB"},
@@ -64,7 +64,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes first.",
 		Lasts: "One round trip; behind data until that is read. Without an owner tcp_orphan_retries end it.",
 		Heap:  "Peers that stopped reading or vanished, with data still unsent.",
-		Helps: "A write time-out in the application. tcp_orphan_retries shortens it; tcp_fin_timeout does not.",
+		Helps: "A write time-out in the application. tcp_orphan_retries shortens it; tcp_fin_timeout does not.", Scenario: "all-states",
 	},
 	{
 		State: FinWait2, RFC: "FIN-WAIT-2", Kernel: "TCP_FIN_WAIT2", Also: []string{"FIN_WAIT_2", "FIN-WAIT-2"},
@@ -82,7 +82,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes last.",
 		Lasts: "Until the application calls close(), or ends.",
 		Heap:  "A leak in this application: it read the end of the stream, or never reads, and forgets to close.",
-		Helps: "Find who holds them (ss -tanp state close-wait) and close there: unread response bodies, pools that never look, workers that hang.", Scenario: "fin-timeout",
+		Helps: "Find who holds them (ss -tanp state close-wait) and close there: unread response bodies, pools that never look, workers that hang.", Scenario: "close-wait-leak",
 	},
 	{
 		State: LastAck, RFC: "LAST-ACK", Kernel: "TCP_LAST_ACK", Also: []string{"LAST-ACK"},
@@ -91,7 +91,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes last.",
 		Lasts: "One round trip; behind unsent data until that is read, or tcp_orphan_retries end it.",
 		Heap:  "Peers that closed and vanished, or data that they never read.",
-		Helps: "Seldom a trouble. tcp_orphan_retries shortens it.",
+		Helps: "Seldom a trouble. tcp_orphan_retries shortens it.", Scenario: "all-states",
 	},
 	{
 		State: Closing, RFC: "CLOSING", Kernel: "TCP_CLOSING",
@@ -100,7 +100,7 @@ var Explanations = []Explanation{
 		Side:  "Both.",
 		Lasts: "One round trip; behind unsent data until that is read.",
 		Heap:  "Peers that vanished in the middle of a simultaneous close. Rare.",
-		Helps: "Nothing needs to be done.",
+		Helps: "Nothing needs to be done.", Scenario: "all-states",
 	},
 	{
 		State: TimeWait, RFC: "TIME-WAIT", Kernel: "TCP_TIME_WAIT", Also: []string{"ITMED_WAIT", "TIMED_WAIT", "TIME-WAIT", "TW"},
@@ -117,7 +117,7 @@ var Explanations = []Explanation{
 		In: "socket(), a RST, the end of any other state.", Out: "connect(), listen(), close().",
 		Side: "Either.", Lasts: "As long as the application holds it.",
 		Heap:  "Seldom seen: netstat, /proc/net/tcp and older ss leave bound sockets out; sock_diag lists them since Linux 6.8.",
-		Helps: "Close what ended with an error.",
+		Helps: "Close what ended with an error.", Scenario: "all-states",
 	},
 }
 

@@ -187,7 +187,9 @@ func (t Trial) Cost() Cost {
 		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}
-	c.CPU = time.Duration(c.Requests)*perRequest + time.Duration(float64(c.Wall)*perWorld)
+	c.Files += t.Settings.Population.open()
+	c.Wall += time.Duration(t.Settings.Population.Total()) * perRequest
+	c.CPU = time.Duration(c.Requests+int64(t.Settings.Population.Total()))*perRequest + time.Duration(float64(c.Wall)*perWorld)
 	c.Ports = (c.Connections + int64(t.Destinations) - 1) / int64(t.Destinations)
 	return c
 }

@@ -62,6 +62,9 @@ type Settings struct {
 	Link lab.Link `yaml:"link" json:"link"`
 	// Traffic is what client and server do.
 	Traffic Traffic `yaml:"traffic" json:"traffic"`
+	// Population are sockets that are brought to states before the traffic, and
+	// held there: TIME_WAIT=1000,CLOSE_WAIT=5.
+	Population Population `yaml:"population" json:"population,omitempty"`
 	// Hold is how long the world is watched after the load.
 	Hold Duration `yaml:"hold" json:"hold"`
 	// Sysctls are set on every stack of the trial before any socket exists.
@@ -133,7 +136,7 @@ func (s Settings) validate() (path string, err error) {
 		return "traffic.duration", fmt.Errorf("traffic.duration %s is above %s", t.Duration, maxDuration)
 	case s.Hold > maxDuration:
 		return "hold", fmt.Errorf("hold %s is above %s", s.Hold, maxDuration)
-	case t.Count == 0 && t.Duration == 0:
+	case t.Count == 0 && t.Duration == 0 && s.Population.Total() == 0:
 		return "traffic.count", fmt.Errorf("traffic has no end: give traffic.count or traffic.duration")
 	case t.Concurrency < 1 || t.Concurrency > maxConcurrency:
 		return "traffic.concurrency", fmt.Errorf("traffic.concurrency %d is not between 1 and %d", t.Concurrency, maxConcurrency)
@@ -154,6 +157,7 @@ func (s Settings) validate() (path string, err error) {
 		{"traffic.server_forgets", t.ServerForgets > 0 && t.Close != CloseClient, "traffic.server_forgets needs traffic.close: client"},
 		{"traffic.sources", t.Sources < 0 || t.Sources > lab.MaxAddresses, fmt.Sprintf("traffic.sources is from 0 to %d", lab.MaxAddresses)},
 		{"traffic.bind", t.Bind == BindEarly && t.Sources == 0, "traffic.bind: early needs traffic.sources: at least 1"},
+		{"traffic.port", s.Population != nil && int(t.Port)+len(doors) > 65535, fmt.Sprintf("traffic.port with a population is from 1 to %d", 65535-len(doors))},
 		{"traffic.port", t.Port == 0, "traffic.port is from 1 to 65535"},
 	} {
 		if c.wrong {
@@ -171,6 +175,9 @@ func (s Settings) validate() (path string, err error) {
 				sysctls[full] = value
 			}
 		}
+	}
+	if err := s.checkPopulation(); err != nil {
+		return "population", err
 	}
 	return "", nil
 }
@@ -190,6 +197,9 @@ func (t Traffic) meanRate() float64 {
 	}
 	return t.rate()
 }
+
+// loads says whether there is a load.
+func (t Traffic) loads() bool { return t.Count > 0 || t.Duration > 0 }
 
 // duration bounds the load in time.
 func (t Traffic) duration() time.Duration {
@@ -255,7 +265,7 @@ func (s Settings) destinations() int {
 	t := s.Traffic
 	n := t.connections()
 	switch took := min(t.duration(), timeWaitLife); {
-	case t.Keepalive:
+	case t.Keepalive, !t.loads():
 	case t.rate() == 0: // nobody knows how fast it will be
 		n = int64(fastestLoop * took.Seconds())
 	default:
@@ -264,6 +274,7 @@ func (s Settings) destinations() int {
 	if t.Count > 0 {
 		n = min(n, t.Count)
 	}
+	n += int64(s.Population.Total())
 	half := max(1, s.PortRange()/2*int64(max(1, t.Sources)))
 	return int(min(lab.MaxAddresses, max(1, (n+half-1)/half)))
 }
@@ -320,6 +331,10 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), tr.Port)}
 	default:
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), tr.Port)}
+	}
+	c.Held, s.Doors = t.Settings.hold(w.Servers, s.Listen[0].Addr())
+	if !tr.loads() {
+		c.Duration = 0
 	}
 	switch tr.Close {
 	case CloseClient:

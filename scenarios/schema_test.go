@@ -138,7 +138,7 @@ func (g generator) value(name string, t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[Rate](), reflect.TypeFor[Destinations]():
 		return plain("string", "number")
-	case reflect.TypeFor[Duration]():
+	case reflect.TypeFor[Duration](), reflect.TypeFor[Population]():
 		return plain("string")
 	case reflect.TypeFor[Close]():
 		return enum(string(CloseClient), string(CloseServer), string(CloseBoth), string(CloseReset))

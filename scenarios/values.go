@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twlab/twlab/internal/suggest"
 	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/measure"
 )
 
 // A Rate is a number of requests a second, written "500/s" or "500". Zero is
@@ -114,6 +116,83 @@ func (b *Bind) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%q does not say when the port is chosen: write late or early", text)
+}
+
+// A Population asks for numbers of sockets in states: "TIME_WAIT=1000,
+// CLOSE_WAIT=5". All are the client's, but those in SYN_RECV, which are the
+// server's, each with an ESTABLISHED one at the client.
+type Population []Members
+
+// Members is one state of a Population.
+type Members struct {
+	State measure.State
+	N     int
+}
+
+// MarshalText writes "TIME_WAIT=1000,CLOSE_WAIT=5".
+func (p Population) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+func (p Population) String() string {
+	var parts []string
+	for _, m := range p {
+		parts = append(parts, fmt.Sprintf("%s=%d", m.State, m.N))
+	}
+	return strings.Join(parts, ",")
+}
+
+// UnmarshalText reads what MarshalText writes, and any other spelling of the states.
+func (p *Population) UnmarshalText(b []byte) error {
+	*p = nil
+	for part := range strings.SplitSeq(string(b), ",") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		name, number, ok := strings.Cut(part, "=")
+		n, err := strconv.Atoi(strings.TrimSpace(number))
+		if !ok || err != nil || n < 0 {
+			return fmt.Errorf("%q is no population: write such as TIME_WAIT=1000,CLOSE_WAIT=5", strings.TrimSpace(part))
+		}
+		e, known := measure.Explain(strings.TrimSpace(name))
+		if !known {
+			var names []string
+			for _, s := range measure.States {
+				names = append(names, s.String())
+			}
+			return fmt.Errorf("population: no TCP state is called %s%s", name, suggest.For(strings.ToUpper(name), names))
+		}
+		if p.Of(e.State) > 0 {
+			return fmt.Errorf("population: %s stands there twice", e.State)
+		}
+		*p = append(*p, Members{e.State, n})
+	}
+	return nil
+}
+
+// Of returns how many sockets of a state are asked for.
+func (p Population) Of(s measure.State) int {
+	for _, m := range p {
+		if m.State == s {
+			return m.N
+		}
+	}
+	return 0
+}
+
+// Total returns the number of sockets asked for.
+func (p Population) Total() int {
+	n := 0
+	for _, m := range p {
+		n += m.N
+	}
+	return n
+}
+
+// Host says on which host a population's state is.
+func (m Members) Host() string {
+	if m.State == measure.SynRecv {
+		return "server"
+	}
+	return "client"
 }
 
 func checkLink(l lab.Link) error {

@@ -22,9 +22,11 @@ const (
 
 // Options tells a server what to do.
 type Options struct {
-	Listen  []netip.AddrPort `json:"listen"`  // at least one
-	Backlog int              `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
-	Closing Closing          `json:"closing"`
+	Listen []netip.AddrPort `json:"listen"` // at least one
+	// Doors are further addresses whose connections are not served.
+	Doors   []Door  `json:"doors,omitempty"`
+	Backlog int     `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
+	Closing Closing `json:"closing"`
 	// PerConnection is the number of answers after which the server says
 	// "Connection: close" and closes. Zero: no limit.
 	PerConnection int64 `json:"per_connection,omitempty"`
@@ -48,6 +50,26 @@ func (o Options) Validate() error {
 		return nil
 	}
 	return fmt.Errorf("server: closing %q is none of first, last, both", o.Closing)
+}
+
+// A Behaviour is what happens to connections at a Door.
+type Behaviour string
+
+// The behaviours. Whatever is accepted is kept open.
+const (
+	Keep      Behaviour = "keep"       // nothing: the client may close, the server never does
+	Hang      Behaviour = "hang"       // a FIN at once: the client is in CLOSE_WAIT
+	Deaf      Behaviour = "deaf"       // never read: what the client sends, and its FIN, waits at the client
+	DeafHang  Behaviour = "deaf_hang"  // a FIN at once, never read
+	DeafLater Behaviour = "deaf_later" // never read; a FIN when Control.Release is raised
+	Drop      Behaviour = "drop"       // every segment is dropped: the client stays in SYN_SENT
+	OnlySYN   Behaviour = "only_syn"   // all but SYNs are dropped: the connection stays in SYN_RECV here
+)
+
+// A Door is an address at which connections meet a behaviour.
+type Door struct {
+	At        netip.AddrPort `json:"at"`
+	Behaviour Behaviour      `json:"behaviour"`
 }
 
 // An Error counts failures of one kind.

@@ -64,6 +64,7 @@ type driver struct {
 	dests  []*sock.Addr
 	srcs   []*sock.Addr
 	halves int // connections closed by half
+	held   int // sockets held in a state
 	loaded bool
 	conns  []conn // by file descriptor
 	pool   []int  // idle connections, the one that rested longest first
@@ -93,11 +94,20 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 		return client.Stats{}, err
 	}
 	defer ep.Close()
+	held, err := hold(ctx, o.Held, c)
+	defer held.close()
+	if err != nil {
+		return client.Stats{}, err
+	}
 	now := c.Clock()
 	d := &driver{
 		Control: c, Options: o, errs: map[failure]int64{}, buf: make([]byte, 64<<10), cpu: sock.CPU(),
 		took: hdrhistogram.New(1, int64(10*time.Minute), 3), sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, stop: now + int64(o.Duration), report: now + reportEvery,
 		stats: client.Stats{Begin: now},
+	}
+	d.held = len(held.fds)
+	if !o.Loads() {
+		d.stop = now
 	}
 	if o.RampTo > 0 {
 		d.sched.Over = o.RampOver()
@@ -157,6 +167,9 @@ func (d *driver) next() (at int64, done bool) {
 		if d.drain == 0 {
 			d.drain = now + drainFor
 			d.closePool()
+			if d.held > 0 && d.Idle != nil { // for sockets that wait for the server's FIN
+				d.Idle()
+			}
 		}
 		if len(d.pool) == 0 || now >= d.drain {
 			if !d.loaded {
@@ -166,7 +179,7 @@ func (d *driver) next() (at int64, done bool) {
 					d.Loaded(d.snapshot())
 				}
 			}
-			if d.halves == 0 {
+			if d.halves == 0 && d.held == 0 {
 				return 0, true
 			}
 		}

@@ -56,8 +56,15 @@ func explain(b *strings.Builder, x measure.Explanation) {
 		see = "twlab run " + x.Scenario
 	}
 	for _, line := range []struct{ what, text string }{
-		{"called", calls}, {"is", x.Is}, {"comes", x.In}, {"leaves", x.Out}, {"side", x.Side}, {"lasts", x.Lasts},
-		{"a heap", x.Heap}, {"helps", x.Helps}, {"see", see},
+		{"called", calls},
+		{"is", x.Is},
+		{"comes", x.In},
+		{"leaves", x.Out},
+		{"side", x.Side},
+		{"lasts", x.Lasts},
+		{"a heap", x.Heap},
+		{"helps", x.Helps},
+		{"see", see},
 	} {
 		if line.text == "" {
 			continue

@@ -114,11 +114,7 @@ func (s *started) await(t *testing.T, pattern string) []string {
 // sampler counted while nothing changed.
 func TestNetstatAndSSPrintTheSamplersCounts(t *testing.T) {
 	requireLab(t)
-	for _, tool := range []string{"nsenter", "netstat", "ss", "awk"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			labtest.Skip(t, "tools", err.Error())
-		}
-	}
+	requireTools(t)
 	dir := t.TempDir()
 	s := start(t, dir, "keepalive", "--variant", "server-closes", "--set", "traffic.count=1000", "--set", "hold=4s", "-o", "run")
 	hosts := map[string]string{} // the line that enters a host
@@ -164,6 +160,71 @@ func TestNetstatAndSSPrintTheSamplersCounts(t *testing.T) {
 	}
 	require.Positive(t, printed["server"][0]["TIME_WAIT"])
 	require.Equal(t, 1, printed["server"][0]["LISTEN"])
+}
+
+// netstatLine is the line that articles count states with.
+const netstatLine = ` netstat -n | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'`
+
+// The line of the article, entered into the host, prints the five numbers of
+// its table exactly, ten times over 50 s.
+func TestPopulationPrintsTheArticlesTable(t *testing.T) {
+	requireLab(t)
+	requireTools(t)
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir, "population", "--set", "hold=53s", "-o", "run")
+	enter := s.await(t, `\] client is up; look into it with: (nsenter .*) ss -tan$`)[1]
+	s.await(t, `\] hold`)
+	for range 10 {
+		require.Equal(t, map[string]int{"TIME_WAIT": 1000, "CLOSE_WAIT": 5, "FIN_WAIT2": 20, "ESTABLISHED": 10000, "LAST_ACK": 11}, tally(t, enter+netstatLine))
+		time.Sleep(5 * time.Second)
+	}
+	require.NoError(t, s.cmd.Wait(), s.out.String())
+	require.NotContains(t, s.out.String(), "were asked for")
+}
+
+// All states are there, and ss and netstat in that host count ten of them as
+// the sampler does.
+func TestAllStatesInSSAndNetstat(t *testing.T) {
+	requireLab(t)
+	requireTools(t)
+	dir := t.TempDir()
+	s := start(t, dir, "all-states", "--variant", "held", "--set", "hold=3s", "-o", "run")
+	enter := map[string]string{}
+	for range 2 {
+		m := s.await(t, `\] (client|server) is up; look into it with: (nsenter .*) ss -tan$`)
+		enter[m[1]] = m[2]
+	}
+	s.await(t, `\] hold`)
+	want := map[string]int{
+		"SYN_SENT": 3, "ESTABLISHED": 6, "FIN_WAIT1": 3, "FIN_WAIT2": 3, "CLOSE_WAIT": 3, "LAST_ACK": 3, "CLOSING": 3, "TIME_WAIT": 3, "LISTEN": 3,
+	}
+	inSS := map[string]int{
+		"SYN-SENT": 3, "ESTAB": 6, "FIN-WAIT-1": 3, "FIN-WAIT-2": 3, "CLOSE-WAIT": 3, "LAST-ACK": 3, "CLOSING": 3, "TIME-WAIT": 3, "LISTEN": 3,
+	}
+	require.Equal(t, want, tally(t, enter["client"]+` netstat -an | awk '/^tcp/ {++S[$NF]} END {for(a in S) print a, S[a]}'`))
+	ss := tally(t, enter["client"]+` ss -tan state all | awk 'NR>1 {++S[$1]} END {for(a in S) print a, S[a]}'`)
+	delete(ss, "UNCONN") // bound sockets, which newer ss lists
+	require.Equal(t, inSS, ss)
+	require.Equal(t, 3, tally(t, enter["server"]+netstatLine)["SYN_RECV"])
+	require.Equal(t, 3, tally(t, enter["server"]+` ss -tan | awk 'NR>1 {++S[$1]} END {for(a in S) print a, S[a]}'`)["SYN-RECV"])
+	require.NoError(t, s.cmd.Wait(), s.out.String())
+	run, err := results.Open(filepath.Join(dir, "run"))
+	require.NoError(t, err)
+	m := run.Records[0].Metrics()
+	for state, n := range want {
+		require.Equal(t, float64(n), m["client."+strings.ToLower(state)+".end"], state)
+	}
+	require.Equal(t, 3.0, m["server.syn_recv.end"])
+}
+
+func requireTools(t *testing.T) {
+	t.Helper()
+	for _, tool := range []string{"nsenter", "netstat", "ss", "awk"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			labtest.Skip(t, "tools", err.Error())
+		}
+	}
 }
 
 // tally runs a shell line that prints names and numbers.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/report"
 	"github.com/twlab/twlab/scenarios"
@@ -43,6 +44,13 @@ func TestScenariosHold(t *testing.T) {
 		r := report.New(run)
 		require.Equal(t, results.Held, r.Verdict, dir)
 		require.NotEmpty(t, r.Answer, dir)
+	}
+}
+
+// Every scenario that an explanation names is there.
+func TestExplanationsNameScenarios(t *testing.T) {
+	for _, x := range measure.Explanations {
+		require.Contains(t, scenarios.Names(), x.Scenario, x.State)
 	}
 }
 

@@ -59,6 +59,12 @@ func Check(p *scenarios.Plan, b lab.Backend) error {
 	if err != nil {
 		return err
 	}
+	for _, t := range p.Trials {
+		if need, n := t.Cost().Files, t.Settings.Population.Total(); uint64(need) > have && n > 0 {
+			return fmt.Errorf("too few file descriptors: variant %s needs %d in one process, the limit is %d: a population with %d fewer open sockets "+
+				"would fit (TIME_WAIT needs none), or raise the hard limit (ulimit -Hn)", t.Variant, need, have, uint64(need)-have)
+		}
+	}
 	if need := p.Files(); uint64(need) > have {
 		return fmt.Errorf("too few file descriptors: the plan needs %d in one process, the limit is %d; "+
 			"lower traffic.concurrency, or raise the hard limit (ulimit -Hn)", need, have)

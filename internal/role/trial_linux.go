@@ -67,7 +67,14 @@ func runTrial(ctx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
-	if err := t.build(ctx, world, epoch); err != nil {
+	ports := []uint16{}
+	for _, a := range s.Listen {
+		ports = append(ports, a.Port())
+	}
+	for _, d := range s.Doors {
+		ports = append(ports, d.At.Port())
+	}
+	if err := t.build(ctx, world, ports, epoch); err != nil {
 		return err
 	}
 	for _, d := range []struct {
@@ -89,7 +96,7 @@ func runTrial(ctx context.Context, p *peer) error {
 }
 
 // build makes the stacks, joins them, and has them configured.
-func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
+func (t *trial) build(ctx context.Context, world lab.World, ports []uint16, epoch int64) error {
 	var launcher lab.Launcher = netns.Exec{NewStack: !t.onMachine()}
 	var pids []int
 	for i, s := range world.Stacks {
@@ -125,8 +132,7 @@ func (t *trial) build(ctx context.Context, world lab.World, epoch int64) error {
 	for i, s := range world.Stacks {
 		o := setup{Stack: s, Link: world.Link, Epoch: epoch, Found: t.onMachine(), Hosts: []measure.Host{{Name: s.Name}}}
 		if world.Link.Shared() {
-			port := []uint16{t.rec.Trial.Settings.Traffic.Port}
-			o.Hosts = []measure.Host{{Name: "server", LocalPorts: port}, {Name: "client", RemotePorts: port}}
+			o.Hosts = []measure.Host{{Name: "server", LocalPorts: ports}, {Name: "client", RemotePorts: ports}}
 		}
 		for _, h := range o.Hosts {
 			t.at[h.Name] = t.stacks[i]
@@ -292,13 +298,13 @@ func (t *trial) settle(ctx context.Context) error {
 		if err := t.look(ctx, results.Load); err != nil {
 			return err
 		}
-		left := ""
+		left := t.missing()
 		for _, s := range t.latest {
 			for host := range s.Sockets {
 				counts := s.Sockets.Host(host)
 				for _, state := range measure.States {
 					if n := counts[state]; n > 0 && !t.rests(host, state) {
-						left += fmt.Sprintf(" %d %s on the %s", n, state, host)
+						left += fmt.Sprintf(" still %d %s on the %s;", n, state, host)
 					}
 				}
 			}
@@ -307,7 +313,7 @@ func (t *trial) settle(ctx context.Context) error {
 			return nil
 		}
 		if t.clock.Now()-begin > int64(settleFor) {
-			t.rec.Warnings = append(t.rec.Warnings, fmt.Sprintf("%s after the load there were still%s", settleFor, left))
+			t.rec.Warnings = append(t.rec.Warnings, fmt.Sprintf("%s after the load:%s", settleFor, left))
 			return nil
 		}
 		select {
@@ -318,8 +324,32 @@ func (t *trial) settle(ctx context.Context) error {
 	}
 }
 
+// missing says which states of the population are not there to the number.
+func (t *trial) missing() string {
+	out := ""
+	for _, m := range t.rec.Trial.Settings.Population {
+		for _, s := range t.latest {
+			if _, here := s.Sockets[m.Host()]; !here {
+				continue
+			}
+			got := s.Sockets.Host(m.Host())[m.State]
+			switch {
+			case m.State == measure.Listen && m.Host() == "client" && got >= m.N, got == m.N:
+			case m.State == measure.Close && got == 0:
+				// Before Linux 6.8 no one lists bound sockets; warn says so.
+			default:
+				out += fmt.Sprintf(" %d %s were asked for on the %s and there are %d;", m.N, m.State, m.Host(), got)
+			}
+		}
+	}
+	return out
+}
+
 // rests says whether a host's sockets may stay in that state after the load.
 func (t *trial) rests(host string, state measure.State) bool {
+	if len(t.rec.Trial.Settings.Population) > 0 {
+		return true
+	}
 	switch state {
 	case measure.Listen, measure.TimeWait, measure.Close:
 		return true
@@ -399,7 +429,7 @@ func (t *trial) warn() {
 	if c.Late*20 > c.Started && (!r.Trial.Parallel || c.LateMost > int64(100*time.Millisecond)) {
 		add("the rate was not held: more than 5 %% of the requests started over 1 ms late (see client.requests.late)")
 	}
-	if c.Opened != r.Server.Accepted {
+	if c.Opened != r.Server.Accepted && len(r.Trial.Settings.Population) == 0 {
 		add("the client opened %d connections, the server accepted %d", c.Opened, r.Server.Accepted)
 	}
 	for _, e := range c.Errors {
@@ -423,6 +453,9 @@ func (t *trial) warn() {
 		if n := s.Sampler.Late; n > s.Sampler.Snapshots/10 {
 			add("the sampler of stack %s missed %d of its turns", s.Name, n)
 		}
+	}
+	if n := r.Trial.Settings.Population.Of(measure.Close); n > 0 && m["client.close.peak"] == 0 {
+		add("%d bound sockets are there, and this kernel lists none: sock_diag shows CLOSE since Linux 6.8", n)
 	}
 	if t.onMachine() {
 		s := r.Stacks[0]

@@ -126,12 +126,45 @@ var holdFIN = [...]unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0x40000},
 }
 
+// dropAll and onlySYN are filters for listeners: nothing passes; only segments
+// whose flags are SYN, perhaps with ECN's.
+var (
+	dropAll = [...]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	onlySYN = [...]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x3f}, // without ECE and CWR
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0x02, Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0x40000},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+)
+
+// DropAll makes a socket drop every segment that arrives.
+func DropAll(fd int) unix.Errno { return attach(fd, dropAll[:]) }
+
+// OnlySYN makes a socket drop every segment that arrives but SYNs.
+func OnlySYN(fd int) unix.Errno { return attach(fd, onlySYN[:]) }
+
+// SmallBuffers makes a socket's buffers as small as the kernel lets them be,
+// so that little data fills them. It is for sockets not yet connected, and for
+// listeners, whose connections inherit it.
+func SmallBuffers(fd int) unix.Errno {
+	for _, opt := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 1); err != nil {
+			return unix.EINVAL
+		}
+	}
+	return 0
+}
+
 // HoldFIN makes the socket deaf to FIN segments until ReleaseFIN: the peer's
 // FIN is retransmitted meanwhile. On a listener, accepted sockets inherit it.
 // With it both ends of a connection can be brought to FIN_WAIT1 before either
 // hears of the other's FIN: a simultaneous close, every time.
-func HoldFIN(fd int) unix.Errno {
-	p := unix.SockFprog{Len: uint16(len(holdFIN)), Filter: (*unix.SockFilter)(unsafe.Pointer(&holdFIN))}
+func HoldFIN(fd int) unix.Errno { return attach(fd, holdFIN[:]) }
+
+func attach(fd int, filter []unix.SockFilter) unix.Errno {
+	p := unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)}
 	_, _, e := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		uintptr(unsafe.Pointer(&p)), unsafe.Sizeof(p), 0)
 	return e

@@ -29,6 +29,9 @@ func (r *Report) conditions() []condition {
 		}
 	}
 	t := set.Traffic
+	if len(set.Population) > 0 {
+		add("population", "held %s", set.Population)
+	}
 	if t.Count > 0 {
 		add("traffic.count", "%s requests", thousands(t.Count))
 	}
@@ -37,7 +40,7 @@ func (r *Report) conditions() []condition {
 		add("traffic.connection_rate", "%s connections/s", thousands(int64(t.ConnectionRate)))
 	case t.Rate > 0:
 		add("traffic.rate", "%s/s", thousands(int64(t.Rate)))
-	default:
+	case t.Count > 0 || t.Duration > 0:
 		add("traffic.rate", "as fast as they are answered")
 	}
 	if t.RampTo > 0 {
@@ -46,7 +49,9 @@ func (r *Report) conditions() []condition {
 	if t.Duration > 0 {
 		add("traffic.duration", "for %s", t.Duration)
 	}
-	add("traffic.concurrency", "at most %s at a time", thousands(int64(t.Concurrency)))
+	if t.Count > 0 || t.Duration > 0 {
+		add("traffic.concurrency", "at most %s at a time", thousands(int64(t.Concurrency)))
+	}
 	dests := fmt.Sprintf("%d destinations", rec.Trial.Destinations)
 	if rec.Trial.Destinations == 1 {
 		dests = "1 destination"

@@ -49,6 +49,14 @@ func Of(t scenarios.Trial) Forecast {
 	m := newModel(t)
 	c := t.Cost()
 	f := Forecast{Figures: map[string]float64{}, Cores: c.CPU.Seconds() / c.Wall.Seconds()}
+	if p := t.Settings.Population; p.Total() > 0 { // it is what was asked for, and traffic only adds
+		for _, held := range p {
+			if m.requests == 0 {
+				f.Figures[held.Host()+"."+held.State.Key()+".end"] = float64(held.N)
+			}
+		}
+		return f
+	}
 	opened, known := m.opened()
 	if !known {
 		return f

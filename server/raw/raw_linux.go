@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +21,7 @@ const reportEvery = 100e6 // ns
 
 type conn struct {
 	open     bool
+	kept     bool // came in at a door
 	answered int64
 	part     []byte // of a request that came in pieces
 }
@@ -32,8 +35,9 @@ type driver struct {
 	server.Control
 	server.Options
 	loop      *sock.Loop
-	listeners map[int]bool
-	conns     []conn // by file descriptor
+	listeners map[int]server.Behaviour // "" for those that serve
+	later     []int                    // connections that get a FIN when the load is over
+	conns     []conn                   // by file descriptor
 	stats     server.Stats
 	errs      map[failure]int64
 	report    int64
@@ -54,7 +58,7 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 	}
 	defer ep.Close()
 	d := &driver{
-		Control: c, Options: o, listeners: map[int]bool{}, errs: map[failure]int64{}, cpu: sock.CPU(), buf: make([]byte, 64<<10),
+		Control: c, Options: o, listeners: map[int]server.Behaviour{}, errs: map[failure]int64{}, cpu: sock.CPU(), buf: make([]byte, 64<<10),
 	}
 	defer func() {
 		for fd := range d.listeners {
@@ -67,18 +71,13 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 		}
 	}()
 	for _, a := range o.Listen {
-		fd, err := sock.Listen(a, o.Backlog)
-		if err != nil {
+		if err := d.listen(ep, a, ""); err != nil {
 			return server.Stats{}, err
 		}
-		d.listeners[fd] = true
-		if o.Closing == server.Both {
-			if e := sock.HoldFIN(fd); e != 0 {
-				return server.Stats{}, e
-			}
-		}
-		if e := ep.Add(fd, unix.EPOLLIN); e != 0 {
-			return server.Stats{}, e
+	}
+	for _, door := range o.Doors {
+		if err := d.listen(ep, door.At, door.Behaviour); err != nil {
+			return server.Stats{}, err
 		}
 	}
 	d.loop = &sock.Loop{Epoll: ep, Next: d.next, Event: d.event}
@@ -90,6 +89,48 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 	return d.snapshot(), nil
 }
 
+// listen opens a listener with a behaviour.
+func (d *driver) listen(ep *sock.Epoll, at netip.AddrPort, b server.Behaviour) error {
+	fd, err := sock.Listen(at, d.Backlog)
+	if err != nil {
+		return err
+	}
+	d.listeners[fd] = b
+	var e unix.Errno
+	switch b {
+	case "":
+		if d.Closing == server.Both {
+			e = sock.HoldFIN(fd)
+		}
+	case server.Deaf, server.DeafHang, server.DeafLater:
+		e = sock.SmallBuffers(fd)
+	case server.Drop:
+		e = sock.DropAll(fd)
+	case server.OnlySYN:
+		e = sock.OnlySYN(fd)
+	}
+	if e == 0 {
+		e = ep.Add(fd, unix.EPOLLIN)
+	}
+	if e != 0 {
+		return fmt.Errorf("listen on %s: %w", at, e)
+	}
+	return nil
+}
+
+// keep takes a connection that came in at a door, and never looks at it again.
+func (d *driver) keep(fd int, b server.Behaviour) {
+	d.conns[fd].kept = true
+	switch b {
+	case server.Hang, server.DeafHang:
+		if e := sock.ShutdownWrite(fd); e != 0 {
+			d.count(e, "close")
+		}
+	case server.DeafLater:
+		d.later = append(d.later, fd)
+	}
+}
+
 func (d *driver) next() (at int64, done bool) {
 	now := d.Clock()
 	if now >= d.report {
@@ -98,8 +139,13 @@ func (d *driver) next() (at int64, done bool) {
 	}
 	if !d.released && d.Release.Raised() {
 		d.released = true
+		for _, fd := range d.later {
+			if e := sock.ShutdownWrite(fd); e != 0 {
+				d.count(e, "close")
+			}
+		}
 		for fd := range d.conns {
-			if d.conns[fd].open && d.Closing != server.Last {
+			if d.conns[fd].open && !d.conns[fd].kept && d.Closing != server.Last {
 				d.closeFirst(fd)
 			}
 		}
@@ -108,7 +154,8 @@ func (d *driver) next() (at int64, done bool) {
 }
 
 func (d *driver) event(fd int, _ uint32) {
-	if !d.listeners[fd] {
+	door, listens := d.listeners[fd]
+	if !listens {
 		d.receive(fd)
 		return
 	}
@@ -127,6 +174,10 @@ func (d *driver) event(fd int, _ uint32) {
 			d.conns = append(d.conns, make([]conn, len(d.conns)+64)...)
 		}
 		d.conns[n] = conn{open: true, part: d.conns[n].part[:0]}
+		if door != "" {
+			d.keep(n, door)
+			continue
+		}
 		// The request is usually here already; a connection that ends now
 		// never needs to be watched.
 		forgotten := d.stats.Forgotten
