@@ -1,6 +1,7 @@
 package results
 
 import (
+	"math"
 	"slices"
 
 	"github.com/twlab/twlab/lab"
@@ -35,7 +36,30 @@ func (r *Record) Metrics() map[string]float64 {
 	for i := range r.Stacks {
 		r.Stacks[i].metrics(m)
 	}
+	r.population(m)
 	return m
+}
+
+// population adds how far the end of the hold is from the population that was
+// asked for. Traffic beside it makes that unknowable, and so it is absent.
+func (r *Record) population(m map[string]float64) {
+	set := r.Trial.Settings
+	if len(set.Population) == 0 || set.Traffic.Count > 0 || set.Traffic.Duration > 0 {
+		return
+	}
+	missing := 0.0
+	for _, want := range set.Population {
+		unowned := want.State == measure.Listen || want.State == measure.Close
+		if unowned && set.Link.Shared() || want.State == measure.Close && m["client.close.peak"] == 0 {
+			continue // nobody can tell whose they are, or that they are there
+		}
+		got, ok := m[want.Host()+"."+want.State.Key()+".end"]
+		if !ok {
+			return
+		}
+		missing += math.Abs(float64(want.N) - got)
+	}
+	m["client.population.missing"] = missing
 }
 
 func (s *Stack) metrics(m map[string]float64) {

@@ -85,7 +85,8 @@ func TestEveryMetricOfTheTableIsTaken(t *testing.T) {
 	}
 	for _, d := range metric.Table {
 		name := strings.NewReplacer("HOST", "client", "ERRNO", "EPIPE").Replace(d.Name)
-		if !strings.HasSuffix(name, ".life") { // the golden run's sockets outlive it
+		// The golden run's sockets outlive it, and it has no population.
+		if !strings.HasSuffix(name, ".life") && !strings.HasPrefix(name, "client.population.") {
 			require.Contains(t, got, name)
 		}
 	}
@@ -128,6 +129,16 @@ func TestAbsentIsNotZero(t *testing.T) {
 	m = r.Metrics()
 	require.Equal(t, 3.0, m["client.time_wait.peak"])
 	require.Equal(t, 0.0, m["server.time_wait.peak"])
+}
+
+func TestPopulationMissing(t *testing.T) {
+	var r Record
+	r.Trial.Settings.Population = scenarios.Population{{State: measure.CloseWait, N: 5}, {State: measure.TimeWait, N: 3}}
+	sockets := measure.Table{"client": {measure.INET: {measure.CloseWait: 4, measure.TimeWait: 5}}}
+	r.Stacks = []Stack{{Name: "client", Hosts: []string{"client"}, Snapshots: []measure.Snapshot{{Sockets: sockets}}}}
+	require.Equal(t, 3.0, r.Metrics()["client.population.missing"], "one too few and two too many")
+	r.Trial.Settings.Traffic.Count = 1
+	require.NotContains(t, r.Metrics(), "client.population.missing")
 }
 
 // A burst's life is told once it is over, and not before.

@@ -183,7 +183,7 @@ const otherFiles = 24
 func (t Trial) Cost() Cost {
 	tr := t.Settings.Traffic
 	c := Cost{
-		Requests: tr.requests(), Connections: tr.connections(),
+		Requests: tr.requests(), Connections: tr.connections() + int64(t.Settings.Population.Total()),
 		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}

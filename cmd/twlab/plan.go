@@ -144,8 +144,12 @@ func printPlan(e env, p *scenarios.Plan) error {
 			wall = max(wall, t.Cost().Wall)
 		}
 	}
-	say("\n%d trials, %s, about %s; up to %d open files in one process\n",
-		len(p.Trials), how, time.Duration(math.Ceil(wall.Seconds()))*time.Second, p.Files())
+	trials := fmt.Sprintf("%d trials", len(p.Trials))
+	if len(p.Trials) == 1 {
+		trials = "1 trial"
+	}
+	say("\n%s, %s, about %s; up to %d open files in one process\n",
+		trials, how, time.Duration(math.Ceil(wall.Seconds()))*time.Second, p.Files())
 	for _, n := range notes {
 		say("forecast: %s\n", n)
 	}

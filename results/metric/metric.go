@@ -50,6 +50,7 @@ func table() []Def {
 		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load"},
 		{"client.connect.p50", "s", Lower, false, "median time from connect() to an open connection"},
 		{"client.connect.p99", "s", Lower, false, "time from connect() to an open connection that 99 of 100 stay below"},
+		{"client.population.missing", "sockets", Lower, true, "sockets of the population that are not there, or too many, at the end of the hold"},
 		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, or EOF where the peer closed too early"},
 	}
 	for _, s := range States {

@@ -30,7 +30,7 @@ func (r *Report) conditions() []condition {
 	}
 	t := set.Traffic
 	if len(set.Population) > 0 {
-		add("population", "held %s", set.Population)
+		add("population", "held %s", strings.ReplaceAll(set.Population.String(), ",", ", "))
 	}
 	if t.Count > 0 {
 		add("traffic.count", "%s requests", thousands(t.Count))
@@ -96,6 +96,10 @@ func (r *Report) commonSysctls() []string {
 	return out
 }
 
+// widestSetting is where the value of a setting is cut off: its column should
+// not be wider than those of the figures.
+const widestSetting = 24
+
 // variations are the settings in which the variants differ.
 func (r *Report) variations() []row {
 	settings := make([]map[string]string, len(r.Variants))
@@ -124,6 +128,9 @@ func (r *Report) variations() []row {
 		for i, s := range settings {
 			if cells[i] = s[path]; cells[i] == "" {
 				cells[i] = "-"
+			}
+			if len(cells[i]) > widestSetting {
+				cells[i] = cells[i][:widestSetting-3] + "..."
 			}
 			differ = differ || cells[i] != cells[0]
 		}

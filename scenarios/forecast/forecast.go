@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/scenarios"
 )
 
@@ -53,6 +54,9 @@ func Of(t scenarios.Trial) Forecast {
 		for _, held := range p {
 			if m.requests == 0 {
 				f.Figures[held.Host()+"."+held.State.Key()+".end"] = float64(held.N)
+				if held.State == measure.TimeWait {
+					f.Figures["client.time_wait.peak"] = float64(held.N)
+				}
 			}
 		}
 		return f
