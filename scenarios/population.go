@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -38,6 +39,9 @@ func (s Settings) checkPopulation() error {
 	}
 	if s.Population.Of(measure.TimeWait) > 0 && time.Duration(s.Hold) > longestHold {
 		return fmt.Errorf("population: TIME_WAIT lives 60 s and cannot be prolonged: hold it %s at most", longestHold)
+	}
+	if t := s.Traffic; s.Population.Of(measure.TimeWait) > 0 && (t.Close == CloseBoth || t.ServerForgets > 0) {
+		return errors.New("population: TIME_WAIT needs a server that closes after the client: traffic.close client, server or reset, and traffic.server_forgets 0")
 	}
 	established, halfOpen := s.Population.Of(measure.Established), s.Population.Of(measure.SynRecv)
 	if established > 0 && established < halfOpen {

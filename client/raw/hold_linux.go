@@ -105,13 +105,16 @@ func each(fds []int, f func(int) unix.Errno) error {
 	return nil
 }
 
+// nowhere is where sockets are bound that no one is to reach.
+var nowhere = netip.MustParseAddrPort("127.0.0.1:0")
+
 // one makes a socket as the state begins.
 func (p *population) one(w client.Held, i int) (int, error) {
 	switch w.State {
 	case "LISTEN":
-		return sock.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), 0), 16)
+		return sock.Listen(nowhere, 16)
 	case "CLOSE":
-		at := sock.NewAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		at := sock.NewAddr(nowhere)
 		fd, e := sock.Socket(at)
 		if e == 0 {
 			e = sock.Bind(fd, at, true)
