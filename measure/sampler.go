@@ -67,6 +67,7 @@ type Sampler struct {
 	phase    string
 	cost     Cost
 	nextDump int64
+	lastDump int64 // how long the last walk took, ns
 }
 
 // NewSampler returns a sampler that hands every snapshot to out, one at a time.
@@ -139,9 +140,16 @@ func (s *Sampler) look(dump bool) (Snapshot, error) {
 		s.cost.Dumps++
 		s.cost.DumpTotal += took
 		s.cost.DumpLongest = max(s.cost.DumpLongest, took)
+		// The lesser of two: a walk that had to wait for the CPU took long and
+		// cost no more than the one before.
+		cost := took
+		if s.cost.Dumps > 1 {
+			cost = min(took, s.lastDump)
+		}
+		s.lastDump = took
 		// Half an interval of slack, or every second tick of the ticker would
 		// come a little too early for the dump it was meant for.
-		s.nextDump = begin + max(int64(s.opts.Dumps)-int64(s.opts.Counters)/2, dumpShare*took)
+		s.nextDump = begin + max(int64(s.opts.Dumps)-int64(s.opts.Counters)/2, dumpShare*cost)
 	}
 	snap.End = s.clock()
 	s.cost.Snapshots++
