@@ -57,12 +57,19 @@ func (p *population) bring(ctx context.Context, w client.Held) error {
 			return fmt.Errorf("after %d: %w", i, err)
 		}
 		if w.State == "TIME_WAIT" {
-			// close() at once would leave it to chance: a RST was seen from the
-			// server (Linux 6.18) for some connections that carried no data, and
-			// a RST ends TIME_WAIT where tcp_rfc1337 is 0.
-			e := sock.ShutdownWrite(fd)
+			// A request and its answer come first: a server that has just sent
+			// data delays the ACK of the client's FIN and sends it with its own.
+			// Without data two segments leave it on two CPUs, and where they
+			// arrive the wrong way round TIME_WAIT answers the late ACK, the
+			// server has no socket any more and answers with RST, and a RST
+			// ends TIME_WAIT where tcp_rfc1337 is 0 (seen on Linux 6.18).
+			_, e := sock.Send(fd, sock.RequestKeep)
 			if e == 0 {
-				err = await(fd, unix.POLLIN) // the server's FIN
+				err = await(fd, unix.POLLIN)
+			}
+			if e == 0 && err == nil {
+				var answer [512]byte
+				_, e = sock.Recv(fd, answer[:])
 			}
 			sock.Close(fd)
 			if err := errors.Join(orNil(e), err); err != nil {
