@@ -2,15 +2,13 @@ package results
 
 import (
 	"math"
-	"slices"
 
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
 )
 
 // Metrics takes all metrics from a record. What could not be read is absent.
-// client.errors.ERRNO is there for the errors that happened; use Metric for
-// one that did not.
+// client.errors.ERRNO is there for the errors that happened.
 func (r *Record) Metrics() map[string]float64 {
 	m := map[string]float64{}
 	c := r.Client
@@ -132,16 +130,6 @@ func (s *Stack) curve(host string, state measure.State) []Point {
 		}
 	}
 	return out
-}
-
-// Curve returns a host's sockets in a state over time, for charts and people.
-func (r *Record) Curve(host string, state measure.State) []Point {
-	for i := range r.Stacks {
-		if slices.Contains(r.Stacks[i].Hosts, host) {
-			return r.Stacks[i].curve(host, state)
-		}
-	}
-	return nil
 }
 
 type summary struct {

@@ -9,16 +9,6 @@ import (
 	"github.com/twlab/twlab/scenarios"
 )
 
-// Metric returns one metric of a record. An error that did not happen is 0;
-// what could not be read is absent.
-func (r *Record) Metric(name string) (v float64, ok bool) {
-	v, ok = r.Metrics()[name]
-	if !ok && strings.HasPrefix(name, "client.errors.") {
-		return 0, true
-	}
-	return v, ok
-}
-
 // A VariantSummary is what the trials of a variant came to.
 type VariantSummary struct {
 	Name    string

@@ -157,8 +157,7 @@ type Cost struct {
 	Requests    int64
 	Connections int64
 	Wall        time.Duration
-	Files       int   // open files of the busier driver
-	Ports       int64 // of the client, towards each destination
+	Files       int // open files of the busier driver
 	// CPU is about how long the trial keeps a core busy, connections that fail
 	// for want of a port left out.
 	CPU time.Duration
@@ -190,7 +189,6 @@ func (t Trial) Cost() Cost {
 	c.Files += t.Settings.Population.open()
 	c.Wall += time.Duration(t.Settings.Population.Total()) * perRequest
 	c.CPU = time.Duration(c.Requests+int64(t.Settings.Population.Total()))*perRequest + time.Duration(float64(c.Wall)*perWorld)
-	c.Ports = (c.Connections + int64(t.Destinations) - 1) / int64(t.Destinations)
 	return c
 }
 

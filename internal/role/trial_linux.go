@@ -213,16 +213,9 @@ func (t *trial) phases(ctx context.Context) error {
 	if err := f.Decode(&t.rec.Server); err != nil {
 		return err
 	}
-	for i, conn := range t.stacks {
+	for i := range t.stacks {
 		s := &t.rec.Stacks[i]
-		if err := conn.Send(frameFinish, s.Name, nil); err != nil {
-			return err
-		}
-		f, err := t.await(ctx, frameCost, s.Name)
-		if err != nil {
-			return err
-		}
-		if err := f.Decode(&s.Sampler); err != nil {
+		if err := t.ask(ctx, i, frameFinish, nil, frameCost, &s.Sampler); err != nil {
 			return err
 		}
 		t.ended[i] = true
@@ -237,16 +230,9 @@ func (t *trial) setSysctls(ctx context.Context, sysctls map[string]string) error
 	if len(sysctls) == 0 {
 		return nil
 	}
-	for i, conn := range t.stacks {
+	for i := range t.stacks {
 		s := &t.rec.Stacks[i]
-		if err := conn.Send(frameSysctls, s.Name, sysctls); err != nil {
-			return err
-		}
-		f, err := t.await(ctx, frameSet, s.Name)
-		if err != nil {
-			return err
-		}
-		if err := f.Decode(&s.HoldSysctls); err != nil {
+		if err := t.ask(ctx, i, frameSysctls, sysctls, frameSet, &s.HoldSysctls); err != nil {
 			return err
 		}
 	}
@@ -362,6 +348,19 @@ func (t *trial) rests(host string, state measure.State) bool {
 		return host == "server" && t.rec.Trial.Settings.Traffic.ServerForgets > 0
 	}
 	return false
+}
+
+// ask sends a frame to a stack and unpacks its answer.
+func (t *trial) ask(ctx context.Context, stack int, kind string, body any, answer string, into any) error {
+	name := t.rec.Stacks[stack].Name
+	if err := t.stacks[stack].Send(kind, name, body); err != nil {
+		return err
+	}
+	f, err := t.await(ctx, answer, name)
+	if err != nil {
+		return err
+	}
+	return f.Decode(into)
 }
 
 // order sends a frame to the stack of a host.
