@@ -19,6 +19,9 @@ const (
 	Last  Closing = "last"  // only after it has seen the server's FIN
 	Both  Closing = "both"  // at the same time as the server: neither has seen the other's FIN
 	Reset Closing = "reset" // as First, with SO_LINGER 0: RST instead of FIN
+	// Unread closes as soon as the answer begins to arrive, without reading
+	// it: the kernel sends RST (RFC 2525, section 2.17).
+	Unread Closing = "unread"
 )
 
 // Options tells a client what to do. A load ends when Count requests were
@@ -33,9 +36,17 @@ type Options struct {
 	// Otherwise connect() does (IP_BIND_ADDRESS_NO_PORT, Linux 4.2). It means
 	// nothing without Sources.
 	EarlyPort bool `json:"early_port,omitempty"`
+	// Port is the port that every connection comes from. Zero: the kernel
+	// chooses. It means nothing without Sources.
+	Port uint16 `json:"port,omitempty"`
+	// ReuseAddress sets SO_REUSEADDR before bind(). It means nothing without Port.
+	ReuseAddress bool `json:"reuse_address,omitempty"`
 	// Held are sockets that are brought to a state before the load and kept
 	// there until the client's context ends.
 	Held []Held `json:"held,omitempty"`
+	// Refilled says that sockets in TIME_WAIT will be made anew as they die
+	// (Control.Refill): the client goes on until its context ends.
+	Refilled bool `json:"refilled,omitempty"`
 	// Count is the number of requests. Zero: as many as Duration allows.
 	Count int64 `json:"count"`
 	// Rate is the number of requests started a second, an open loop: starts
@@ -105,14 +116,18 @@ func (o Options) Validate() error {
 		return errors.New("client: count, rates and requests per connection must not be negative")
 	case o.RampTo > 0 && o.Rate == 0:
 		return errors.New("client: a ramp needs a rate to begin with")
+	case o.Port > 0 && len(o.Sources) == 0:
+		return errors.New("client: a port needs a source address")
+	case o.Keepalive && o.Closing == Unread:
+		return errors.New("client: a connection is not kept whose answers are not read")
 	case o.HalfClose && o.Closing != First:
 		return errors.New("client: only who closes first can close by half")
 	}
 	switch o.Closing {
-	case First, Last, Both, Reset:
+	case First, Last, Both, Reset, Unread:
 		return nil
 	}
-	return fmt.Errorf("client: closing %q is none of first, last, both, reset", o.Closing)
+	return fmt.Errorf("client: closing %q is none of first, last, both, reset, unread", o.Closing)
 }
 
 // A Phase is what a request was doing when it failed.
@@ -149,6 +164,8 @@ type Stats struct {
 	Failed  int64 `json:"failed"`
 	Fresh   int64 `json:"fresh"`  // requests sent on a new connection
 	Reused  int64 `json:"reused"` // requests sent on a connection that had carried one before
+	// BytesReceived are those of answers, heads included, that were read.
+	BytesReceived int64 `json:"bytes_received"`
 	// Late counts the requests of an open loop that started more than 1 ms
 	// after they were due; LateMost is the worst of them, in ns.
 	Late     int64 `json:"late"`
@@ -188,6 +205,10 @@ type Control struct {
 	// Idle is called when the load is over and the pool waits to be closed:
 	// the moment for the server to close its ends, where that is its part.
 	Idle func()
+	// Refill returns how many sockets in TIME_WAIT are to be made anew, each
+	// number once; Filled is called when they are there. Both may be nil.
+	Refill func() int
+	Filled func()
 	// Loaded is called when the load is over. The driver goes on until its
 	// context ends where connections are still half closed.
 	Loaded func(Stats)

@@ -160,6 +160,8 @@ type Backend interface {
 	Start(ctx context.Context) (Trial, error)
 	// OpenFiles is the most files that one process in a trial may open.
 	OpenFiles() (uint64, error)
+	// Memory is the number of bytes that a trial may still take.
+	Memory() (uint64, error)
 }
 
 // A Trial is a running `twlab role trial`.

@@ -10,13 +10,13 @@ type Explanation struct {
 	// tools.
 	RFC, Kernel string
 	Also        []string
-	Is          string // what it is
-	In, Out     string // how a socket comes in, and leaves
-	Side        string // which side of a connection has it
-	Lasts       string // how long
-	Heap        string // what many of them mean
-	Helps       string // what to do about them
-	Scenario    string // that shows it; "" where none does yet
+	Is          string   // what it is
+	In, Out     string   // how a socket comes in, and leaves
+	Side        string   // which side of a connection has it
+	Lasts       string   // how long
+	Heap        string   // what many of them mean
+	Helps       string   // what to do about them
+	Scenarios   []string // that show it
 }
 
 // Explanations has one for every state, in the order of a connection's life.
@@ -27,7 +27,7 @@ var Explanations = []Explanation{
 		In: "listen().", Out: "close() of the listener.",
 		Side: "The server.", Lasts: "As long as the server wants.",
 		Heap:  "Many listeners, nothing more.",
-		Helps: "Where a client is refused, look here first: is the port listed, and on which address?", Scenario: "keepalive",
+		Helps: "Where a client is refused, look here first: is the port listed, and on which address?", Scenarios: []string{"keepalive", "restart-bind"},
 	},
 	{
 		State: SynSent, RFC: "SYN-SENT", Kernel: "TCP_SYN_SENT", Also: []string{"SYNC_SEND", "SYN_SEND", "SYNC_SENT"},
@@ -36,7 +36,7 @@ var Explanations = []Explanation{
 		Side:  "The side that connects.",
 		Lasts: "One round trip; without an answer one to two minutes (tcp_syn_retries, 6; newer kernels send the first ones faster).",
 		Heap:  "The other side is down, drops packets, or its accept queue is full.",
-		Helps: "Look at the other side and at firewalls on the way. A time-out of your own in the client; no sysctl brings an answer.", Scenario: "all-states",
+		Helps: "Look at the other side and at firewalls on the way. A time-out of your own in the client; no sysctl brings an answer.", Scenarios: []string{"all-states"},
 	},
 	{
 		State: SynRecv, RFC: "SYN-RECEIVED", Kernel: "TCP_SYN_RECV, and TCP_NEW_SYN_RECV for a request without a full socket",
@@ -47,7 +47,7 @@ var Explanations = []Explanation{
 		Side:  "The side that listens.",
 		Lasts: "One round trip; without the ACK about a minute (5 retransmissions).",
 		Heap:  "Clients that never send the ACK: a SYN flood, or a way back that is broken.",
-		Helps: "tcp_syncookies 1 answers without keeping state when the queue is full. None of this touches TIME_WAIT.", Scenario: "all-states",
+		Helps: "tcp_syncookies 1 answers without keeping state when the queue is full. None of this touches TIME_WAIT.", Scenarios: []string{"all-states"},
 	},
 	{
 		State: Established, RFC: "ESTABLISHED", Kernel: "TCP_ESTABLISHED", Also: []string{"ESTAB"},
@@ -55,7 +55,7 @@ var Explanations = []Explanation{
 		In: "The end of the handshake.", Out: "To FIN_WAIT1 by close() or shutdown() here, to CLOSE_WAIT by the other side's FIN, to CLOSE by a RST.",
 		Side: "Both.", Lasts: "As long as both sides want; for ever if the other side vanishes and nobody sends.",
 		Heap:  "Traffic, or a pool. One that only grows is a leak, or peers that vanished.",
-		Helps: "Idle time-outs in the application; SO_KEEPALIVE finds peers that vanished (tcp_keepalive_time, two hours).", Scenario: "keepalive",
+		Helps: "Idle time-outs in the application; SO_KEEPALIVE finds peers that vanished (tcp_keepalive_time, two hours).", Scenarios: []string{"keepalive"},
 	},
 	{
 		State: FinWait1, RFC: "FIN-WAIT-1", Kernel: "TCP_FIN_WAIT1", Also: []string{"FIN_WAIT_1", "FIN-WAIT-1"},
@@ -64,7 +64,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes first.",
 		Lasts: "One round trip; behind data until that is read. Without an owner tcp_orphan_retries end it.",
 		Heap:  "Peers that stopped reading or vanished, with data still unsent.",
-		Helps: "A write time-out in the application. tcp_orphan_retries shortens it; tcp_fin_timeout does not.", Scenario: "all-states",
+		Helps: "A write time-out in the application. tcp_orphan_retries shortens it; tcp_fin_timeout does not.", Scenarios: []string{"all-states"},
 	},
 	{
 		State: FinWait2, RFC: "FIN-WAIT-2", Kernel: "TCP_FIN_WAIT2", Also: []string{"FIN_WAIT_2", "FIN-WAIT-2"},
@@ -73,7 +73,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes first; the other is in CLOSE_WAIT.",
 		Lasts: "Until the other closes. Without an owner tcp_fin_timeout T: T seconds up to 60, twice what exceeds 60 above (61 gives 2 s). Held by a process, for ever.",
 		Heap:  "The other side forgets to close: look for CLOSE_WAIT there.",
-		Helps: "Mend the other side. tcp_fin_timeout shortens it for sockets without an owner.", Scenario: "fin-timeout",
+		Helps: "Mend the other side. tcp_fin_timeout shortens it for sockets without an owner.", Scenarios: []string{"fin-timeout"},
 	},
 	{
 		State: CloseWait, RFC: "CLOSE-WAIT", Kernel: "TCP_CLOSE_WAIT", Also: []string{"CLOSE-WAIT"},
@@ -82,7 +82,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes last.",
 		Lasts: "Until the application calls close(), or ends.",
 		Heap:  "A leak in this application: it read the end of the stream, or never reads, and forgets to close.",
-		Helps: "Find who holds them (ss -tanp state close-wait) and close there: unread response bodies, pools that never look, workers that hang.", Scenario: "close-wait-leak",
+		Helps: "Find who holds them (ss -tanp state close-wait) and close there: unread response bodies, pools that never look, workers that hang.", Scenarios: []string{"close-wait-leak", "stale-close-wait"},
 	},
 	{
 		State: LastAck, RFC: "LAST-ACK", Kernel: "TCP_LAST_ACK", Also: []string{"LAST-ACK"},
@@ -91,7 +91,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes last.",
 		Lasts: "One round trip; behind unsent data until that is read, or tcp_orphan_retries end it.",
 		Heap:  "Peers that closed and vanished, or data that they never read.",
-		Helps: "Seldom a trouble. tcp_orphan_retries shortens it.", Scenario: "all-states",
+		Helps: "Seldom a trouble. tcp_orphan_retries shortens it.", Scenarios: []string{"all-states"},
 	},
 	{
 		State: Closing, RFC: "CLOSING", Kernel: "TCP_CLOSING",
@@ -100,7 +100,7 @@ var Explanations = []Explanation{
 		Side:  "Both.",
 		Lasts: "One round trip; behind unsent data until that is read.",
 		Heap:  "Peers that vanished in the middle of a simultaneous close. Rare.",
-		Helps: "Nothing needs to be done.", Scenario: "all-states",
+		Helps: "Nothing needs to be done.", Scenarios: []string{"all-states"},
 	},
 	{
 		State: TimeWait, RFC: "TIME-WAIT", Kernel: "TCP_TIME_WAIT", Also: []string{"ITMED_WAIT", "TIMED_WAIT", "TIME-WAIT", "TW"},
@@ -109,7 +109,7 @@ var Explanations = []Explanation{
 		Side:  "The side that closes first.",
 		Lasts: "60 s, up to 62 with the timer's steps. TCP_TIMEWAIT_LEN is a constant of the kernel; no sysctl changes it, tcp_fin_timeout least of all.",
 		Heap:  "Many short connections: connections a second times 60. Harmless on a server. On a client each one holds a port towards one destination: with the default range 28,232 of them.",
-		Helps: "Reuse connections (keepalive, a pool of the right size). Let the server close. More destination or source addresses, a wider ip_local_port_range, tcp_tw_reuse 1 on the side that connects.", Scenario: "keepalive",
+		Helps: "Reuse connections (keepalive, a pool of the right size). Let the server close. More destination or source addresses, a wider ip_local_port_range, tcp_tw_reuse 1 on the side that connects.", Scenarios: []string{"keepalive", "port-exhaustion", "tw-reuse", "fin-timeout", "tw-buckets", "syn-into-time-wait", "restart-bind", "linger-reset", "assassination"},
 	},
 	{
 		State: Close, RFC: "CLOSED", Kernel: "TCP_CLOSE", Also: []string{"CLOSED", "UNCONN"},
@@ -117,7 +117,7 @@ var Explanations = []Explanation{
 		In: "socket(), a RST, the end of any other state.", Out: "connect(), listen(), close().",
 		Side: "Either.", Lasts: "As long as the application holds it.",
 		Heap:  "Seldom seen: netstat, /proc/net/tcp and older ss leave bound sockets out; sock_diag lists them since Linux 6.8.",
-		Helps: "Close what ended with an error.", Scenario: "all-states",
+		Helps: "Close what ended with an error.", Scenarios: []string{"all-states"},
 	},
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
+	"github.com/twlab/twlab/results/metric"
 )
 
 // Metrics takes all metrics from a record. What could not be read is absent.
@@ -28,6 +29,16 @@ func (r *Record) Metrics() map[string]float64 {
 	}
 	for _, e := range c.Errors {
 		m["client.errors."+e.Errno] += float64(e.Count)
+	}
+	if r.Server.BytesSent > 0 {
+		m["server.bytes.sent"], m["client.bytes.received"] = float64(r.Server.BytesSent), float64(c.BytesReceived)
+		m["client.bytes.lost"] = float64(r.Server.BytesSent - c.BytesReceived)
+	}
+	if s := r.Server.Restart; s != nil {
+		m["server.restart.tries"] = float64(s.Tries)
+		if s.Done {
+			m["server.restart.took"] = float64(s.Took) / 1e9
+		}
 	}
 	m["client.cpu"] = float64(c.CPU) / 1e9
 	m["server.cpu"] = float64(r.Server.CPU) / 1e9
@@ -70,6 +81,11 @@ func (s *Stack) metrics(m map[string]float64) {
 		a, ok1 := first[name]
 		b, ok2 := last[name]
 		return float64(b - a), ok1 && ok2
+	}
+	for _, c := range metric.Counters {
+		if v, ok := delta(c.Counter); ok {
+			m[s.Name+"."+c.Name] = v
+		}
 	}
 	t := s.Name + ".timewait_socks."
 	if v, ok := delta(measure.TimewaitRecycled); ok {

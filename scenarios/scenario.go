@@ -98,6 +98,11 @@ type Traffic struct {
 	// ServerForgets is the share of connections, in percent, that the server
 	// does not close after the client has.
 	ServerForgets int `yaml:"server_forgets" json:"server_forgets"`
+	// CloseAfter is how long the server waits, in CLOSE_WAIT, before it closes a
+	// connection that the client has closed.
+	CloseAfter Duration `yaml:"close_after" json:"close_after,omitempty"`
+	// Body is the size of an answer's body.
+	Body Bytes `yaml:"body" json:"body"`
 	// Destinations is the number of server addresses. auto takes the fewest
 	// with which no address sees more connections within one TIME_WAIT life
 	// than half the client's port range, in whichever variant makes the most.
@@ -110,11 +115,24 @@ type Traffic struct {
 	Bind Bind `yaml:"bind" json:"bind"`
 	// Port is where the server listens.
 	Port uint16 `yaml:"port" json:"port"`
+	// Listen says whether the server listens with SO_REUSEADDR: reuse_address,
+	// as servers do, or plain.
+	Listen Listening `yaml:"listen" json:"listen,omitempty"`
+	// Restart makes the server listen anew when the load is over,
+	// reuse_address or plain, as a restarted one does; until it can, it tries
+	// again.
+	Restart Listening `yaml:"restart" json:"restart,omitempty"`
+	// ClientPort is the port that all connections come from; 0: the kernel
+	// chooses. It needs Sources.
+	ClientPort uint16 `yaml:"client_port" json:"client_port,omitempty"`
+	// ClientReuseAddress sets SO_REUSEADDR on a client's socket before it is
+	// bound to ClientPort.
+	ClientReuseAddress bool `yaml:"client_reuse_address" json:"client_reuse_address,omitempty"`
 }
 
 // defaults are what a scenario need not say.
 func defaults() Settings {
-	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient, Bind: BindLate, Port: 8080}, Hold: Duration(time.Second)}
+	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient, Bind: BindLate, Port: 8080, Body: 6}, Hold: Duration(time.Second)}
 }
 
 // Bounds of what a scenario may ask: request loops end, in count and in time.
@@ -123,6 +141,9 @@ const (
 	maxDuration    = Duration(24 * time.Hour)
 	maxConcurrency = 1_000_000
 )
+
+// maxCloseAfter leaves time for the trial to settle after the load.
+const maxCloseAfter = Duration(4 * time.Second)
 
 // validate says what is wrong, and with which path.
 func (s Settings) validate() (path string, err error) {
@@ -151,10 +172,15 @@ func (s Settings) validate() (path string, err error) {
 		{"traffic.ramp_to", t.RampTo > 0 && t.rate() == 0, "traffic.ramp_to needs traffic.rate to begin with"},
 		{"traffic.requests_per_connection", t.RequestsPerConnection < 0, "traffic.requests_per_connection must not be negative"},
 		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && !t.Keepalive, "traffic.requests_per_connection needs traffic.keepalive"},
-		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && t.Close == CloseBoth, "traffic.requests_per_connection needs one side that closes: client, server or reset"},
+		{"traffic.requests_per_connection", t.RequestsPerConnection > 0 && t.Close == CloseBoth, "traffic.requests_per_connection needs one side that closes: client, server, reset or server_reset"},
+		{"traffic.keepalive", t.Keepalive && (t.Close == CloseUnread || t.Close == CloseLateReset), fmt.Sprintf("traffic.keepalive does not go with traffic.close: %s", t.Close)},
+		{"traffic.client_port", t.ClientPort > 0 && t.Sources == 0, "traffic.client_port needs traffic.sources: at least 1"},
+		{"traffic.client_reuse_address", t.ClientReuseAddress && t.ClientPort == 0, "traffic.client_reuse_address needs traffic.client_port"},
 		{"traffic.half_close", t.HalfClose && t.Close != CloseClient, "traffic.half_close needs traffic.close: client"},
 		{"traffic.server_forgets", t.ServerForgets < 0 || t.ServerForgets > 100, "traffic.server_forgets is a share from 0 to 100 percent"},
 		{"traffic.server_forgets", t.ServerForgets > 0 && t.Close != CloseClient, "traffic.server_forgets needs traffic.close: client"},
+		{"traffic.close_after", t.CloseAfter > 0 && t.Close != CloseClient, "traffic.close_after needs traffic.close: client"},
+		{"traffic.close_after", t.CloseAfter > maxCloseAfter, fmt.Sprintf("traffic.close_after %s is above %s", t.CloseAfter, maxCloseAfter)},
 		{"traffic.sources", t.Sources < 0 || t.Sources > lab.MaxAddresses, fmt.Sprintf("traffic.sources is from 0 to %d", lab.MaxAddresses)},
 		{"traffic.bind", t.Bind == BindEarly && t.Sources == 0, "traffic.bind: early needs traffic.sources: at least 1"},
 		{"traffic.port", s.Population != nil && int(t.Port)+len(doors) > 65535, fmt.Sprintf("traffic.port with a population is from 1 to %d", 65535-len(doors))},
@@ -316,8 +342,11 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	c := client.Options{
 		Count: tr.Count, Rate: tr.rate(), RampTo: float64(tr.RampTo), Duration: tr.duration(), Concurrency: tr.Concurrency,
 		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: requestTimeout,
+		Port: tr.ClientPort, ReuseAddress: tr.ClientReuseAddress,
 	}
-	s := server.Options{Backlog: 4096, Forgets: tr.ServerForgets}
+	s := server.Options{
+		Backlog: 4096, Forgets: tr.ServerForgets, Body: int(tr.Body), Exclusive: tr.Listen == ListenPlain, Restart: server.Restarting(tr.Restart),
+	}
 	if tr.Sources > 0 {
 		c.Sources = w.Clients
 	}
@@ -332,6 +361,8 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	default:
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), tr.Port)}
 	}
+	s.CloseAfter = time.Duration(tr.CloseAfter)
+	c.Refilled = t.Settings.Refilled()
 	c.Held, s.Doors = t.Settings.hold(w.Servers, s.Listen[0].Addr())
 	if !tr.loads() {
 		c.Duration = 0
@@ -345,8 +376,14 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 		c.Closing, s.Closing = client.Last, server.First
 	case CloseBoth:
 		c.Closing, s.Closing = client.Both, server.Both
+	case CloseServerReset:
+		c.Closing, s.Closing = client.Last, server.Reset
+	case CloseUnread:
+		c.Closing, s.Closing = client.Unread, server.Last
+	case CloseLateReset:
+		c.Closing, s.Closing = client.First, server.Late
 	}
-	if tr.Close == CloseServer {
+	if tr.Close == CloseServer || tr.Close == CloseServerReset {
 		s.PerConnection = tr.RequestsPerConnection
 	} else {
 		c.PerConnection = tr.RequestsPerConnection

@@ -234,6 +234,7 @@ func TestOrderOfClosingReachesBothDrivers(t *testing.T) {
 	}{
 		CloseClient: {client.First, server.Last}, CloseServer: {client.Last, server.First},
 		CloseBoth: {client.Both, server.Both}, CloseReset: {client.Reset, server.Last},
+		CloseServerReset: {client.Last, server.Reset}, CloseUnread: {client.Unread, server.Last}, CloseLateReset: {client.First, server.Late},
 	} {
 		tr := Trial{Settings: defaults(), Destinations: 3}
 		tr.Settings.Traffic.Close, tr.Settings.Traffic.Count = order, 10

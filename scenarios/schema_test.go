@@ -141,7 +141,15 @@ func (g generator) value(name string, t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[Duration](), reflect.TypeFor[Population]():
 		return plain("string")
 	case reflect.TypeFor[Close]():
-		return enum(string(CloseClient), string(CloseServer), string(CloseBoth), string(CloseReset))
+		s := enum()
+		for _, c := range closings {
+			s.Enum = append(s.Enum, string(c))
+		}
+		return s
+	case reflect.TypeFor[Listening]():
+		return enum(string(ListenReusing), string(ListenPlain))
+	case reflect.TypeFor[Bytes]():
+		return plain("string", "integer")
 	case reflect.TypeFor[Bind]():
 		return enum(string(BindLate), string(BindEarly))
 	case reflect.TypeFor[lab.Link]():

@@ -83,17 +83,85 @@ const (
 	CloseServer Close = "server" // the server, once it has answered
 	CloseBoth   Close = "both"   // both at once: neither has seen the other's FIN
 	CloseReset  Close = "reset"  // the client, with SO_LINGER 0: RST, no FIN
+	// The server, with SO_LINGER 0, as soon as its kernel has the answer.
+	CloseServerReset Close = "server_reset"
+	// The client, as soon as the answer begins to arrive, without reading it.
+	CloseUnread Close = "unread"
+	// The client; a RST of the server follows when the load is over, and meets
+	// TIME_WAIT.
+	CloseLateReset Close = "late_reset"
 )
 
-// UnmarshalText accepts the four orders.
+var closings = []Close{CloseClient, CloseServer, CloseBoth, CloseReset, CloseServerReset, CloseUnread, CloseLateReset}
+
+// UnmarshalText accepts these orders.
 func (c *Close) UnmarshalText(b []byte) error {
-	switch v := Close(b); v {
-	case CloseClient, CloseServer, CloseBoth, CloseReset:
-		*c = v
+	if !slices.Contains(closings, Close(b)) {
+		return fmt.Errorf("%q does not say who closes: write one of %v", b, closings)
+	}
+	*c = Close(b)
+	return nil
+}
+
+// Listening says whether a server listens with SO_REUSEADDR.
+type Listening string
+
+// The ways of listening. For a first start "" is ListenReusing, for a restart
+// it is none.
+const (
+	ListenReusing Listening = "reuse_address"
+	ListenPlain   Listening = "plain"
+)
+
+// UnmarshalText accepts both ways, and nothing.
+func (l *Listening) UnmarshalText(b []byte) error {
+	switch v := Listening(b); v {
+	case "", ListenReusing, ListenPlain:
+		*l = v
 		return nil
 	}
-	return fmt.Errorf("%q does not say who closes: write client, server, both or reset", b)
+	return fmt.Errorf("%q does not say how to listen: write reuse_address or plain", b)
 }
+
+// Bytes is a size, written "100", "64KiB" or "1MiB".
+type Bytes int
+
+var units = []struct {
+	name string
+	size int
+}{{"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// MarshalText writes the largest unit that is exact.
+func (n Bytes) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+func (n Bytes) String() string {
+	for _, u := range units {
+		if n > 0 && int(n)%u.size == 0 {
+			return strconv.Itoa(int(n)/u.size) + u.name
+		}
+	}
+	return strconv.Itoa(int(n))
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (n *Bytes) UnmarshalText(b []byte) error {
+	text, size := string(b), 1
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(text, u.name); ok {
+			text, size = strings.TrimSpace(rest), u.size
+			break
+		}
+	}
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 0 || v > maxBody/size {
+		return fmt.Errorf("%q is not a size: write such as 100, 64KiB or 1MiB, at most %s", b, Bytes(maxBody))
+	}
+	*n = Bytes(v * size)
+	return nil
+}
+
+// maxBody is the largest answer.
+const maxBody = 64 << 20
 
 // A Bind says when a bound source address gets its port.
 type Bind string

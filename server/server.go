@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 )
 
 // Closing says when the server closes a connection on which the client has
@@ -18,6 +19,12 @@ const (
 	First Closing = "first" // right after its answer; the client waits for that
 	Last  Closing = "last"  // only after it has seen the client's FIN or RST
 	Both  Closing = "both"  // at the same time as the client: neither has seen the other's FIN
+	Reset Closing = "reset" // as First, with SO_LINGER 0: RST instead of FIN, and what is not sent yet is lost
+	// Late is Last with a RST that follows: the server's FIN goes out, the
+	// client's ACK of it is dropped, so that the client is in TIME_WAIT and the
+	// server is not done; a RST goes out when Control.Release is raised. It
+	// needs a client that closes First.
+	Late Closing = "late"
 )
 
 // Options tells a server what to do.
@@ -27,9 +34,19 @@ type Options struct {
 	Doors   []Door  `json:"doors,omitempty"`
 	Backlog int     `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
 	Closing Closing `json:"closing"`
+	// Body is the size of an answer's body, in bytes. Zero: six.
+	Body int `json:"body,omitempty"`
+	// Exclusive listens without SO_REUSEADDR.
+	Exclusive bool `json:"exclusive,omitempty"`
+	// Restart listens anew when Control.Release is raised, as a restarted
+	// server does; it tries again until it can.
+	Restart Restarting `json:"restart,omitempty"`
 	// PerConnection is the number of answers after which the server says
 	// "Connection: close" and closes. Zero: no limit.
 	PerConnection int64 `json:"per_connection,omitempty"`
+	// CloseAfter is how long a connection that the client has closed stays in
+	// CLOSE_WAIT before the server closes it. Zero: not at all.
+	CloseAfter time.Duration `json:"close_after_ns,omitempty"`
 	// Forgets is the share of connections, in percent, that the server never
 	// closes once the client has: the leak that shows as CLOSE_WAIT.
 	Forgets int `json:"forgets_percent,omitempty"`
@@ -45,11 +62,32 @@ func (o Options) Validate() error {
 	case o.PerConnection < 0 || o.Forgets < 0 || o.Forgets > 100:
 		return errors.New("server: requests per connection must not be negative, and a share is from 0 to 100 percent")
 	}
+	switch o.Restart {
+	case "", Reusing, Plain:
+	default:
+		return fmt.Errorf("server: restart %q is none of reuse_address, plain", o.Restart)
+	}
 	switch o.Closing {
-	case First, Last, Both:
+	case First, Last, Both, Reset, Late:
 		return nil
 	}
-	return fmt.Errorf("server: closing %q is none of first, last, both", o.Closing)
+	return fmt.Errorf("server: closing %q is none of first, last, both, reset, late", o.Closing)
+}
+
+// Restarting says how a server listens anew; "": it does not.
+type Restarting string
+
+// The ways of listening anew.
+const (
+	Reusing Restarting = "reuse_address" // with SO_REUSEADDR
+	Plain   Restarting = "plain"         // without
+)
+
+// A Restart is what became of listening anew.
+type Restart struct {
+	Tries int64 `json:"tries"`
+	Took  int64 `json:"took_ns"` // from the first try to the last
+	Done  bool  `json:"done"`
 }
 
 // A Behaviour is what happens to connections at a Door.
@@ -75,7 +113,7 @@ type Door struct {
 // An Error counts failures of one kind.
 type Error struct {
 	Errno string `json:"errno"`
-	Phase string `json:"phase"` // accept, receive, send, close
+	Phase string `json:"phase"` // accept, receive, send, close, listen
 	Count int64  `json:"count"`
 }
 
@@ -85,11 +123,15 @@ type Stats struct {
 	Accepted int64 `json:"connections_accepted"`
 	Live     int64 `json:"connections_live"` // accepted and not yet closed here
 	Requests int64 `json:"requests"`
+	// BytesSent are those of answers, heads included, that the kernel took.
+	BytesSent int64 `json:"bytes_sent"`
 
 	ClosedFirst int64 `json:"closed_first"` // before it had seen the peer's FIN
 	ClosedLast  int64 `json:"closed_last"`
 	ClosedReset int64 `json:"closed_reset"` // the peer sent RST
 	Forgotten   int64 `json:"forgotten"`    // the peer's FIN was seen, and nothing done
+	// Restart is nil where none was asked for, or the load is not over.
+	Restart *Restart `json:"restart,omitempty"`
 
 	Errors []Error `json:"errors,omitempty"`
 	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system

@@ -26,7 +26,8 @@ func (p *population) close() {
 // window still takes, it takes in the first of them.
 var rests = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond}
 
-// hold brings sockets to states, TIME_WAIT last: that one cannot be prolonged.
+// hold brings sockets to states, TIME_WAIT last: that one cannot be prolonged,
+// only made anew.
 // It uses ordinary system calls only; the server's doors do the other half.
 func hold(ctx context.Context, wants []client.Held, c client.Control) (*population, error) {
 	p := &population{}
@@ -119,7 +120,7 @@ var nowhere = netip.MustParseAddrPort("127.0.0.1:0")
 func (p *population) one(w client.Held, i int) (int, error) {
 	switch w.State {
 	case "LISTEN":
-		return sock.Listen(nowhere, 16)
+		return sock.Listen(nowhere, 16, true)
 	case "CLOSE":
 		at := sock.NewAddr(nowhere)
 		fd, e := sock.Socket(at)

@@ -6,6 +6,7 @@ package raw
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,7 +44,9 @@ type conn struct {
 	sent     int64  // requests so far
 	begun    int64  // connect() was called, ns since the trial start
 	deadline int64  // ns since the trial's start
-	part     []byte // of an answer that came in pieces
+	part     []byte // of a head that came in pieces
+	left     int    // bytes of the answer that are still to come; 0: its head is
+	last     bool   // the answer says "Connection: close"
 }
 
 // Failures that have no errno of their own use numbers beyond the kernel's.
@@ -64,7 +67,7 @@ type driver struct {
 	dests  []*sock.Addr
 	srcs   []*sock.Addr
 	halves int // connections closed by half
-	held   int // sockets held in a state
+	held   *population
 	loaded bool
 	conns  []conn // by file descriptor
 	pool   []int  // idle connections, the one that rested longest first
@@ -105,7 +108,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 		took: hdrhistogram.New(1, int64(10*time.Minute), 3), sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, stop: now + int64(o.Duration), report: now + reportEvery,
 		stats: client.Stats{Begin: now},
 	}
-	d.held = len(held.fds)
+	d.held = held
 	if !o.Loads() {
 		d.stop = now
 	}
@@ -116,7 +119,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 		d.dests = append(d.dests, sock.NewAddr(a))
 	}
 	for _, a := range o.Sources {
-		d.srcs = append(d.srcs, sock.NewAddr(netip.AddrPortFrom(a, 0)))
+		d.srcs = append(d.srcs, sock.NewAddr(netip.AddrPortFrom(a, o.Port)))
 	}
 	d.loop = &sock.Loop{Epoll: ep, Next: d.next, Event: d.event}
 	err = d.loop.Run(ctx)
@@ -142,6 +145,7 @@ func (d *driver) next() (at int64, done bool) {
 		d.expire(now)
 		d.Report(d.snapshot())
 		d.report = now + reportEvery
+		d.refill()
 	}
 	wake := d.report
 	for n := 0; d.more(now) && d.active < d.Concurrency; n++ {
@@ -167,7 +171,7 @@ func (d *driver) next() (at int64, done bool) {
 		if d.drain == 0 {
 			d.drain = now + drainFor
 			d.closePool()
-			if d.held > 0 && d.Idle != nil { // for sockets that wait for the server's FIN
+			if len(d.held.fds) > 0 && d.Idle != nil { // for sockets that wait for the server's FIN
 				d.Idle()
 			}
 		}
@@ -179,12 +183,32 @@ func (d *driver) next() (at int64, done bool) {
 					d.Loaded(d.snapshot())
 				}
 			}
-			if d.halves == 0 && d.held == 0 {
+			if d.halves == 0 && len(d.held.fds) == 0 && d.Refill == nil {
 				return 0, true
 			}
 		}
 	}
 	return d.Epoch + wake, false
+}
+
+// refill makes the sockets in TIME_WAIT that have died.
+func (d *driver) refill() {
+	if d.Refill == nil {
+		return
+	}
+	n := d.Refill()
+	i := slices.IndexFunc(d.Held, func(h client.Held) bool { return h.State == "TIME_WAIT" })
+	if n == 0 || i < 0 {
+		return
+	}
+	again := d.Held[i]
+	again.N = n
+	if err := d.held.bring(context.Background(), again); err != nil {
+		var e unix.Errno
+		errors.As(err, &e)
+		d.count(e, client.Connect, false)
+	}
+	d.Filled()
 }
 
 // more says whether the load has requests left to start.
@@ -225,7 +249,10 @@ func (d *driver) start(now int64) {
 	}
 	if len(d.srcs) > 0 {
 		src := d.srcs[(d.turn-1)/len(d.dests)%len(d.srcs)]
-		if e := sock.Bind(fd, src, d.EarlyPort); e != 0 {
+		if d.ReuseAddress {
+			_ = sock.ReuseAddress(fd) // what bind() says counts
+		}
+		if e := sock.Bind(fd, src, d.EarlyPort || d.Port > 0); e != 0 {
 			sock.Close(fd)
 			d.refused(e)
 			return
@@ -319,6 +346,10 @@ func (d *driver) event(fd int, _ uint32) {
 }
 
 func (d *driver) receive(fd int, c *conn) {
+	if d.Closing == client.Unread {
+		d.leave(fd)
+		return
+	}
 	n, e := sock.Recv(fd, d.buf)
 	switch {
 	case e == unix.EAGAIN:
@@ -330,31 +361,62 @@ func (d *driver) receive(fd int, c *conn) {
 		d.fail(fd, errEOF, client.Receive)
 		return
 	}
+	d.stats.BytesReceived += int64(n)
+	if c.left > 0 {
+		if c.left -= n; c.left <= 0 {
+			d.answered(fd, c)
+		}
+		return
+	}
 	b := d.buf[:n]
 	if len(c.part) > 0 {
 		c.part = append(c.part, b...)
 		b = c.part
 	}
 	m, whole, err := sock.ParseMessage(b)
-	if err != nil || whole && m.Status != 200 {
+	if err != nil || m.Size > 0 && m.Status != 200 {
 		d.fail(fd, unix.EPROTO, client.Receive)
 		return
 	}
-	if !whole {
-		if len(c.part) == 0 {
-			c.part = append(c.part, b...)
-		}
+	c.last = m.Close
+	switch {
+	case whole:
+		d.answered(fd, c)
+	case m.Size > 0: // the head is here
+		c.left = m.Size - len(b)
+	case len(c.part) == 0:
+		c.part = append(c.part, b...)
+	}
+}
+
+// leave closes a connection on which an answer has begun to arrive, unread.
+func (d *driver) leave(fd int) {
+	switch n, e := sock.Peek(fd, d.buf[:1]); {
+	case e == unix.EAGAIN:
+		return
+	case e != 0:
+		d.fail(fd, e, client.Receive)
+		return
+	case n == 0:
+		d.fail(fd, errEOF, client.Receive)
 		return
 	}
-	c.part = c.part[:0]
 	d.stats.OK++
-	if d.Keepalive && !m.Close && (d.PerConnection == 0 || c.sent < d.PerConnection) {
+	d.active--
+	d.end(fd, &d.stats.ClosedReset)
+}
+
+// answered goes on once an answer is whole.
+func (d *driver) answered(fd int, c *conn) {
+	c.part, c.left = c.part[:0], 0
+	d.stats.OK++
+	if d.Keepalive && !c.last && (d.PerConnection == 0 || c.sent < d.PerConnection) {
 		c.stage = idle
 		d.pool = append(d.pool, fd)
 		d.active--
 		return
 	}
-	if m.Close && d.Keepalive { // the server has said its last word and closes
+	if c.last && d.Keepalive { // the server has said its last word and closes
 		c.stage = ending
 		d.awaitFIN(fd)
 		return

@@ -105,8 +105,14 @@ func TestOrderOfClosingIsExact(t *testing.T) {
 		{client.Reset, server.Last, func(t *testing.T, c client.Stats, s server.Stats) {
 			require.Equal(t, []int64{n, n}, []int64{c.ClosedReset, s.ClosedReset})
 		}, 0},
+		{client.Unread, server.Last, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n, 0}, []int64{c.ClosedReset, s.ClosedReset, c.BytesReceived})
+		}, 0},
+		{client.First, server.Late, func(t *testing.T, c client.Stats, s server.Stats) {
+			require.Equal(t, []int64{n, n}, []int64{c.ClosedFirst, s.ClosedLast})
+		}, 1},
 	} {
-		t.Run(string(k.client), func(t *testing.T) {
+		t.Run(string(k.client+"_"+client.Closing(k.server)), func(t *testing.T) {
 			c, s, d := pair(t, client.Options{Count: n, Concurrency: 8, Closing: k.client}, k.server)
 			require.Empty(t, c.Errors)
 			require.Empty(t, s.Errors)
@@ -125,6 +131,60 @@ func TestOrderOfClosingIsExact(t *testing.T) {
 			}
 			require.Equal(t, k.births*n, d[measure.TimewaitBorn]+d[measure.TimewaitBornShort])
 		})
+	}
+}
+
+// A RST of the server reaches a client that has its answer, or not.
+func TestServerResets(t *testing.T) {
+	for _, body := range []int{0, 4 << 20} {
+		c, s, d := pairWith(t, client.Options{Count: 40, Concurrency: 4, Closing: client.Last}, server.Options{Closing: server.Reset, Body: body})
+		require.Equal(t, []int64{40, 40}, []int64{c.Opened, s.ClosedFirst})
+		require.Zero(t, d[measure.TimewaitBorn]+d[measure.TimewaitBornShort])
+		require.Equal(t, int64(40), d["Tcp.EstabResets"]/2, "both ends, on one stack")
+		if body == 0 {
+			require.Equal(t, []int64{40, s.BytesSent}, []int64{c.OK, c.BytesReceived})
+			require.Equal(t, []client.Error{{Errno: "ECONNRESET", Phase: client.Closed, Count: 40}}, c.Errors)
+		}
+		require.LessOrEqual(t, c.BytesReceived, s.BytesSent)
+	}
+}
+
+// A large answer comes in many pieces, whole.
+func TestLargeAnswers(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		c, s, _ := pairWith(t, client.Options{Count: 20, Concurrency: 4, Keepalive: keep, Closing: client.First}, server.Options{Closing: server.Last, Body: 3 << 20})
+		require.Empty(t, c.Errors)
+		require.Equal(t, []int64{20, s.BytesSent}, []int64{c.OK, c.BytesReceived})
+		require.Greater(t, c.BytesReceived, int64(20*3<<20))
+	}
+}
+
+// A server that waits before it closes closes all the same.
+func TestCloseAfter(t *testing.T) {
+	c, s, _ := pairWith(t, client.Options{Count: 40, Concurrency: 4, Closing: client.First}, server.Options{Closing: server.Last, CloseAfter: 150 * time.Millisecond})
+	require.Empty(t, c.Errors)
+	require.Equal(t, []int64{40, 40, 0}, []int64{c.OK, s.ClosedLast, s.Live})
+}
+
+// With its port in TIME_WAIT a server listens again at once, if SO_REUSEADDR
+// was set before and is set now.
+func TestRestart(t *testing.T) {
+	for _, k := range []struct {
+		exclusive bool
+		again     server.Restarting
+		done      bool
+	}{{false, server.Reusing, true}, {true, server.Reusing, false}, {false, server.Plain, false}} {
+		at := []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), 8200)}
+		if k.done {
+			at[0] = netip.AddrPortFrom(at[0].Addr(), 8201)
+		} else if k.exclusive {
+			at[0] = netip.AddrPortFrom(at[0].Addr(), 8202)
+		}
+		_, s, _ := pairWith(t, client.Options{Destinations: at, Count: 5, Concurrency: 1, Closing: client.Last},
+			server.Options{Closing: server.First, Exclusive: k.exclusive, Restart: k.again})
+		require.NotNil(t, s.Restart)
+		require.Equal(t, k.done, s.Restart.Done)
+		require.Equal(t, k.done, len(s.Errors) == 0, "%v", s.Errors)
 	}
 }
 

@@ -51,10 +51,6 @@ func explain(b *strings.Builder, x measure.Explanation) {
 	if len(x.Also) > 0 {
 		calls += "; also " + strings.Join(x.Also, ", ")
 	}
-	see := ""
-	if x.Scenario != "" {
-		see = "twlab run " + x.Scenario
-	}
 	for _, line := range []struct{ what, text string }{
 		{"called", calls},
 		{"is", x.Is},
@@ -64,11 +60,8 @@ func explain(b *strings.Builder, x measure.Explanation) {
 		{"lasts", x.Lasts},
 		{"a heap", x.Heap},
 		{"helps", x.Helps},
-		{"see", see},
+		{"see", "twlab run " + strings.Join(x.Scenarios, ", ")},
 	} {
-		if line.text == "" {
-			continue
-		}
 		room, at := 88, 0
 		fmt.Fprintf(b, "  %-8s", line.what)
 		for word := range strings.FieldsSeq(line.text) {

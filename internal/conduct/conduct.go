@@ -65,6 +65,16 @@ func Check(p *scenarios.Plan, b lab.Backend) error {
 				"would fit (TIME_WAIT needs none), or raise the hard limit (ulimit -Hn)", t.Variant, need, have, uint64(need)-have)
 		}
 	}
+	free, err := b.Memory()
+	if err != nil {
+		return err
+	}
+	for _, t := range p.Trials {
+		if need, n := t.Memory(), t.Settings.Population.Total(); need > free && n > 0 {
+			return fmt.Errorf("too little memory: the sockets of variant %s take about %d MiB, %d MiB are available: about %d of %d sockets would fit",
+				t.Variant, need>>20, free>>20, uint64(float64(n)*float64(free)/float64(need)), n)
+		}
+	}
 	if need := p.Files(); uint64(need) > have {
 		return fmt.Errorf("too few file descriptors: the plan needs %d in one process, the limit is %d; "+
 			"lower traffic.concurrency, or raise the hard limit (ulimit -Hn)", need, have)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -57,11 +58,29 @@ func runClient(ctx context.Context, p *peer) error {
 			break
 		}
 	}
-	_, err = clientraw.Run(ctx, o, client.Control{
+	var missing atomic.Int64
+	control := client.Control{
 		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[client.Stats](p),
 		Idle:   func() { _ = p.Send(frameIdle, "", nil) },
 		Loaded: func(s client.Stats) { _ = p.Send(frameDone, "", s) },
-	})
+	}
+	if o.Refilled {
+		control.Refill = func() int { return int(missing.Swap(0)) }
+		control.Filled = func() { _ = p.Send(frameRefilled, "", nil) }
+		go func() { // ends with the process's input, or ctx
+			for {
+				f, err := p.next(ctx)
+				if err != nil {
+					return
+				}
+				var n int64
+				if f.Kind == frameRefill && f.Decode(&n) == nil {
+					missing.Store(n)
+				}
+			}
+		}()
+	}
+	_, err = clientraw.Run(ctx, o, control)
 	return err
 }
 

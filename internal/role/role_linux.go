@@ -31,6 +31,8 @@ const (
 	frameReady      = "ready"      // driver to trial
 	frameGo         = "go"         // trial to client
 	frameIdle       = "idle"       // client to trial: the pool waits to be closed
+	frameRefill     = "refill"     // trial to client: int, sockets in TIME_WAIT to make anew
+	frameRefilled   = "refilled"   // back
 	frameRelease    = "release"    // trial to server: close what is open
 	frameStop       = "stop"       // trial to server
 	frameDone       = "done"       // driver to trial: final stats

@@ -17,6 +17,7 @@ import (
 	"github.com/twlab/twlab/lab/netns"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/scenarios"
 )
 
 // settleFor bounds the wait for the last segments after the load. It covers
@@ -186,19 +187,18 @@ func (t *trial) phases(ctx context.Context) error {
 	if err := t.setSysctls(ctx, t.rec.Trial.Settings.HoldSysctls); err != nil {
 		return err
 	}
-	timer := time.NewTimer(time.Duration(t.rec.Trial.Settings.Hold))
-	defer timer.Stop()
-	for waiting := true; waiting; {
-		select {
-		case <-timer.C:
-			waiting = false
-		case <-ctx.Done():
-			return ctx.Err()
-		case e := <-t.events:
-			if err := t.handle(e); err != nil {
-				return err
-			}
+	hold := time.Duration(t.rec.Trial.Settings.Hold)
+	if t.rec.Trial.Settings.Refilled() {
+		if err := t.rest(ctx, scenarios.FreshFor); err != nil {
+			return err
 		}
+		if err := t.refill(ctx, hold-scenarios.FreshFor); err != nil {
+			return err
+		}
+		hold = 0
+	}
+	if err := t.rest(ctx, hold); err != nil {
+		return err
 	}
 	if err := t.look(ctx, results.Hold); err != nil {
 		return err
@@ -223,6 +223,58 @@ func (t *trial) phases(ctx context.Context) error {
 		s.Snapshots = slices.DeleteFunc(s.Snapshots, func(snap measure.Snapshot) bool { return snap.Begin > t.latest[s.Name].Begin })
 	}
 	return nil
+}
+
+// rest lets time pass, and handles what comes.
+func (t *trial) rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-t.events:
+			if err := t.handle(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// refillEvery is the pause between two looks at what has died of age.
+const refillEvery = 200 * time.Millisecond
+
+// refill has sockets in TIME_WAIT made anew as they die, for so long, and
+// ends when all are there.
+func (t *trial) refill(ctx context.Context, d time.Duration) error {
+	want := t.rec.Trial.Settings.Population.Of(measure.TimeWait)
+	for begin := t.clock.Now(); ; {
+		if err := t.look(ctx, results.Hold); err != nil {
+			return err
+		}
+		have := 0
+		for _, s := range t.latest {
+			have += s.Sockets.Host("client")[measure.TimeWait]
+		}
+		over := t.clock.Now() - begin - int64(d)
+		if have >= want && over >= 0 || over > int64(settleFor) {
+			return nil
+		}
+		if have < want {
+			if err := t.order(frameRefill, "client", want-have); err != nil {
+				return err
+			}
+			if _, err := t.await(ctx, frameRefilled, "client"); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := t.rest(ctx, min(refillEvery, time.Duration(max(0, -over)))); err != nil {
+			return err
+		}
+	}
 }
 
 // setSysctls sets sysctls on all stacks while the trial runs.

@@ -7,6 +7,8 @@ package sock
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -17,13 +19,19 @@ var ErrMalformed = errors.New("malformed HTTP message")
 // maxHead is the longest head that is read before a message counts as malformed.
 const maxHead = 16 << 10
 
-// The messages of the lab. Each body is six bytes.
+// The requests of the lab.
 var (
-	RequestKeep   = []byte("GET / HTTP/1.1\r\nHost: twlab\r\n\r\n")
-	RequestClose  = []byte("GET / HTTP/1.1\r\nHost: twlab\r\nConnection: close\r\n\r\n")
-	ResponseKeep  = []byte("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n")
-	ResponseClose = []byte("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
+	RequestKeep  = []byte("GET / HTTP/1.1\r\nHost: twlab\r\n\r\n")
+	RequestClose = []byte("GET / HTTP/1.1\r\nHost: twlab\r\nConnection: close\r\n\r\n")
 )
+
+// Responses returns an answer with a body of so many bytes, and the same with
+// "Connection: close".
+func Responses(body int) (keep, closing []byte) {
+	text := bytes.Repeat([]byte("hello\n"), body/6+1)[:body]
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n", body)
+	return slices.Concat([]byte(head), crlf2[:2], text), slices.Concat([]byte(head+"Connection: close"), crlf2, text)
+}
 
 // A Message is the head of an HTTP message and where it ends.
 type Message struct {

@@ -7,20 +7,24 @@ import (
 )
 
 func TestParseMessageKnowsTheLabsOwn(t *testing.T) {
+	keep, closing := Responses(6)
+	require.Equal(t, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n", string(keep))
+	_, large := Responses(100_000)
 	for _, c := range []struct {
 		b    []byte
 		want Message
 	}{
 		{RequestKeep, Message{Size: len(RequestKeep)}},
 		{RequestClose, Message{Size: len(RequestClose), Close: true}},
-		{ResponseKeep, Message{Size: len(ResponseKeep), Status: 200}},
-		{ResponseClose, Message{Size: len(ResponseClose), Status: 200, Close: true}},
+		{keep, Message{Size: len(keep), Status: 200}},
+		{closing, Message{Size: len(closing), Status: 200, Close: true}},
+		{large, Message{Size: len("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n") + 100_000, Status: 200, Close: true}},
 	} {
 		m, ok, err := ParseMessage(c.b)
 		require.NoError(t, err)
 		require.True(t, ok)
 		require.Equal(t, c.want, m)
-		for cut := range len(c.b) {
+		for cut := range min(len(c.b), 100) {
 			_, ok, err := ParseMessage(c.b[:cut])
 			require.NoError(t, err)
 			require.False(t, ok, "%d of %d bytes are no whole message", cut, len(c.b))
@@ -42,7 +46,8 @@ func TestParseMessageRefuses(t *testing.T) {
 }
 
 func FuzzParseMessage(f *testing.F) {
-	f.Add(ResponseClose)
+	_, closing := Responses(6)
+	f.Add(closing)
 	f.Add(RequestClose)
 	f.Add([]byte("HTTP/1.1 502 x\r\ncontent-length:3\r\nconnection: Close\r\n\r\nabc"))
 	f.Fuzz(func(t *testing.T, b []byte) {

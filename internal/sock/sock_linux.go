@@ -92,9 +92,14 @@ func Send(fd int, b []byte) (int, unix.Errno) {
 }
 
 // Recv reads what is there.
-func Recv(fd int, b []byte) (int, unix.Errno) {
+func Recv(fd int, b []byte) (int, unix.Errno) { return recv(fd, b, 0) }
+
+// Peek reads what is there and leaves it there.
+func Peek(fd int, b []byte) (int, unix.Errno) { return recv(fd, b, unix.MSG_PEEK) }
+
+func recv(fd int, b []byte, flags uintptr) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-		unix.MSG_DONTWAIT, 0, 0)
+		unix.MSG_DONTWAIT|flags, 0, 0)
 	return int(n), e
 }
 
@@ -183,16 +188,26 @@ func CloseTogether(fd int) unix.Errno {
 	return e2
 }
 
-// Listen returns a non-blocking listener with SO_REUSEADDR.
-func Listen(a netip.AddrPort, backlog int) (int, error) {
+// ReuseAddress sets SO_REUSEADDR.
+func ReuseAddress(fd int) unix.Errno {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return unix.EINVAL
+	}
+	return 0
+}
+
+// Listen returns a non-blocking listener, with SO_REUSEADDR where reuse says so.
+func Listen(a netip.AddrPort, backlog int, reuse bool) (int, error) {
 	addr := NewAddr(a)
 	fd, e := Socket(addr)
 	if e != 0 {
 		return -1, fmt.Errorf("socket: %w", e)
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		Close(fd)
-		return -1, fmt.Errorf("set SO_REUSEADDR: %w", err)
+	if reuse {
+		if e := ReuseAddress(fd); e != 0 {
+			Close(fd)
+			return -1, fmt.Errorf("set SO_REUSEADDR: %w", e)
+		}
 	}
 	if e := Bind(fd, addr, true); e != 0 {
 		Close(fd)

@@ -14,14 +14,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/twlab/twlab/lab"
@@ -41,6 +44,37 @@ func (Backend) OpenFiles() (uint64, error) {
 		return 0, fmt.Errorf("read the limit of open files: %w", err)
 	}
 	return r.Max, nil
+}
+
+// Memory implements lab.Backend: what the kernel says is available, or the
+// rest of the control group's limit, whichever is less.
+func (Backend) Memory() (uint64, error) {
+	fs, err := procfs.NewFS("/proc")
+	if err != nil {
+		return 0, err
+	}
+	mem, err := fs.Meminfo()
+	if err != nil {
+		return 0, fmt.Errorf("read how much memory is available: %w", err)
+	}
+	if mem.MemAvailableBytes == nil { // before Linux 3.14
+		return math.MaxUint64, nil
+	}
+	free := *mem.MemAvailableBytes
+	limit, err1 := number("/sys/fs/cgroup/memory.max")
+	used, err2 := number("/sys/fs/cgroup/memory.current")
+	if err1 == nil && err2 == nil && limit > used { // "max" is no number: no limit
+		free = min(free, limit-used)
+	}
+	return free, nil
+}
+
+func number(file string) (uint64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 }
 
 // Start implements lab.Backend. It prefers a user namespace, also for root: a

@@ -69,6 +69,7 @@ func (r *Reader) Counters() (measure.Counters, error) {
 	set("Tcp.AttemptFails", snmp.AttemptFails)
 	set("Tcp.EstabResets", snmp.EstabResets)
 	set("Tcp.CurrEstab", snmp.CurrEstab)
+	set("Tcp.OutSegs", snmp.OutSegs)
 	set("Tcp.RetransSegs", snmp.RetransSegs)
 	set("Tcp.OutRsts", snmp.OutRsts)
 	set(measure.TimewaitBorn, ext.TW)

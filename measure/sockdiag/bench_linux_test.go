@@ -73,7 +73,7 @@ func fill(b *testing.B, n int) {
 	b.Helper()
 	for d := range 2 {
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, byte(d + 1)}), 8080)
-		l, err := sock.Listen(at, 100)
+		l, err := sock.Listen(at, 100, true)
 		require.NoError(b, err)
 		addr := sock.NewAddr(at)
 		for range n / 2 {

@@ -29,6 +29,8 @@ type Def struct {
 	// tells, and any difference is a difference.
 	Exact bool
 	Doc   string
+	// Quiet metrics stand in a text report only where the scenario speaks of them.
+	Quiet bool
 }
 
 // States are the TCP states as metrics spell them, in the order of a report.
@@ -36,22 +38,45 @@ var States = []string{
 	"time_wait", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "close", "listen",
 }
 
+// A Counter is a metric of a stack that is the growth of one kernel counter
+// over load and hold.
+type Counter struct {
+	Name    string // without the stack's
+	Counter string // as measure.Counters spells it
+	Unit    string
+	Better  Direction
+	Doc     string
+}
+
+// Counters lists them in the order of a report.
+var Counters = []Counter{
+	{"segments.sent", "Tcp.OutSegs", "segments", Neither, "TCP segments sent, without retransmitted ones"},
+	{"segments.retransmitted", "Tcp.RetransSegs", "segments", Lower, "TCP segments sent again"},
+	{"resets.sent", "Tcp.OutRsts", "segments", Lower, "RST segments sent"},
+	{"connections.reset", "Tcp.EstabResets", "connections", Lower, "connections that went from ESTABLISHED or CLOSE_WAIT to CLOSE at once"},
+}
+
 // Table lists all metrics in the order of a report.
 var Table = table()
 
 func table() []Def {
 	t := []Def{
-		{"client.connections.opened", "connections", Lower, true, "connect() calls that succeeded"},
-		{"server.connections.accepted", "connections", Lower, true, "connections that accept() returned"},
-		{"client.requests.ok", "requests", Higher, true, "requests answered with 200"},
-		{"client.requests.failed", "requests", Lower, true, "requests that ended without a whole answer"},
-		{"client.requests.late", "requests", Lower, false, "requests of an open loop that started more than 1 ms after they were due"},
-		{"client.reuse_ratio", "ratio", Higher, true, "requests on a reused connection / requests"},
-		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load"},
-		{"client.connect.p50", "s", Lower, false, "median time from connect() to an open connection"},
-		{"client.connect.p99", "s", Lower, false, "time from connect() to an open connection that 99 of 100 stay below"},
-		{"client.population.missing", "sockets", Lower, true, "sockets of the population that are not there, or too many, at the end of the hold"},
-		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, or EOF where the peer closed too early"},
+		{"client.connections.opened", "connections", Lower, true, "connect() calls that succeeded", false},
+		{"server.connections.accepted", "connections", Lower, true, "connections that accept() returned", false},
+		{"client.requests.ok", "requests", Higher, true, "requests answered with 200", false},
+		{"client.requests.failed", "requests", Lower, true, "requests that ended without a whole answer", false},
+		{"client.requests.late", "requests", Lower, false, "requests of an open loop that started more than 1 ms after they were due", false},
+		{"client.reuse_ratio", "ratio", Higher, true, "requests on a reused connection / requests", false},
+		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load", false},
+		{"client.connect.p50", "s", Lower, false, "median time from connect() to an open connection", false},
+		{"client.connect.p99", "s", Lower, false, "time from connect() to an open connection that 99 of 100 stay below", false},
+		{"client.bytes.received", "B", Neither, true, "bytes of answers, heads included, that the client has read", true},
+		{"server.bytes.sent", "B", Neither, true, "bytes of answers, heads included, that the server has handed to its kernel", true},
+		{"client.bytes.lost", "B", Lower, false, "server.bytes.sent less client.bytes.received: sent, and never read", true},
+		{"server.restart.tries", "tries", Lower, false, "how often a restarted server called bind(), a tenth of a second apart, until it listened again or the trial ended", false},
+		{"server.restart.took", "s", Lower, false, "from its first bind() until a restarted server listened again; absent where it never did", false},
+		{"client.population.missing", "sockets", Lower, true, "sockets of the population that are not there, or too many, at the end of the hold", false},
+		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, or EOF where the peer closed too early", false},
 	}
 	for _, s := range States {
 		better := Lower
@@ -60,25 +85,28 @@ func table() []Def {
 		}
 		name := strings.ToUpper(s)
 		t = append(t,
-			Def{"HOST." + s + ".peak", "sockets", better, false, "most sockets seen in " + name + " during load and hold"},
-			Def{"HOST." + s + ".mean", "sockets", better, false, "sockets in " + name + " during load and hold, weighted by time"},
-			Def{"HOST." + s + ".end", "sockets", better, false, "sockets in " + name + " at the end of the hold"},
+			Def{"HOST." + s + ".peak", "sockets", better, false, "most sockets seen in " + name + " during load and hold", false},
+			Def{"HOST." + s + ".mean", "sockets", better, false, "sockets in " + name + " during load and hold, weighted by time", false},
+			Def{"HOST." + s + ".end", "sockets", better, false, "sockets in " + name + " at the end of the hold", false},
 		)
 		if s == "time_wait" || s == "fin_wait2" {
 			t = append(t, Def{
 				"HOST." + s + ".life", "s", Neither, false,
-				"how long a burst of sockets stayed in " + name + ": from the rise past half of its peak to the fall below it; absent while they are there",
+				"how long a burst of sockets stayed in " + name + ": from the rise past half of its peak to the fall below it; absent while they are there", false,
 			})
 		}
 	}
 	const both = "TIME_WAIT and orphan FIN_WAIT2 together, as the kernel counts them: "
+	for _, c := range Counters {
+		t = append(t, Def{"HOST." + c.Name, c.Unit, c.Better, false, c.Doc + " (" + c.Counter + ")", true})
+	}
 	return append(t,
-		Def{"HOST.timewait_socks.births", "sockets", Lower, true, both + "entered"},
-		Def{"HOST.timewait_socks.deaths", "sockets", Neither, false, both + "left, by age or by being replaced"},
-		Def{"HOST.timewait_socks.recycled", "sockets", Neither, false, both + "ports taken over by connect() (tcp_tw_reuse)"},
-		Def{"HOST.timewait_socks.refused", "sockets", Lower, true, both + "turned away by tcp_max_tw_buckets"},
-		Def{"HOST.cpu", "s", Lower, false, "CPU time of the host's driver, user and system"},
-		Def{"HOST.sampler.cpu", "s", Lower, false, "CPU time of the sampling process"},
+		Def{"HOST.timewait_socks.births", "sockets", Lower, true, both + "entered", false},
+		Def{"HOST.timewait_socks.deaths", "sockets", Neither, false, both + "left, by age or by being replaced", false},
+		Def{"HOST.timewait_socks.recycled", "sockets", Neither, false, both + "ports taken over by connect() (tcp_tw_reuse)", false},
+		Def{"HOST.timewait_socks.refused", "sockets", Lower, true, both + "turned away by tcp_max_tw_buckets", false},
+		Def{"HOST.cpu", "s", Lower, false, "CPU time of the host's driver, user and system", false},
+		Def{"HOST.sampler.cpu", "s", Lower, false, "CPU time of the sampling process", false},
 	)
 }
 

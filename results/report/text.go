@@ -11,6 +11,7 @@ import (
 
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/metric"
+	"github.com/twlab/twlab/scenarios"
 	"github.com/twlab/twlab/scenarios/forecast"
 )
 
@@ -215,6 +216,9 @@ func (r *Report) rows() (rows []row, zero []zeros) {
 		z := zeros{host: host}
 		seen := map[string]bool{} // states of which a row is not zero
 		for _, name := range names {
+			if def, _ := metric.Lookup(name); def.Quiet && !r.speaksOf(name) {
+				continue
+			}
 			cells := make([]string, len(r.Variants))
 			allZero := true
 			for i, v := range r.Variants {
@@ -246,6 +250,13 @@ func (r *Report) rows() (rows []row, zero []zeros) {
 		}
 	}
 	return rows, zero
+}
+
+// speaksOf says whether the scenario's claims, columns or answer name a metric.
+func (r *Report) speaksOf(name string) bool {
+	s := r.Run.Plan.Scenario
+	return slices.Contains(s.Columns, name) || strings.Contains(s.Answer, name) ||
+		slices.ContainsFunc(s.Expect, func(e scenarios.Expectation) bool { return strings.Contains(e.Text, name) })
 }
 
 // foreseen are the forecasts of a metric; nil where no variant has one.

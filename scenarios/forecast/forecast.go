@@ -125,6 +125,9 @@ func newModel(t scenarios.Trial) model {
 	if number("net.ipv4.tcp_timestamps", 1) != 0 && (reuse == 1 || reuse == 2 && loopback) {
 		m.cycle = number("net.ipv4.tcp_tw_reuse_delay", 1000) / 1000
 	}
+	if m.forgotten == 1 && !tr.HalfClose {
+		m.cycle = m.finWait2Life() // no connection gets to TIME_WAIT
+	}
 	m.short = m.load+m.hold < shortest.Seconds()
 	return m
 }
@@ -139,6 +142,8 @@ func (m model) holdsPorts() bool {
 func (m model) opened() (n float64, known bool) {
 	k := float64(m.RequestsPerConnection)
 	switch {
+	case m.ClientPort > 0: // one port for all
+		return 0, false
 	case m.Keepalive && k == 1:
 		return m.requests, true
 	case m.Keepalive && k > 1: // a pool's connections share the requests evenly
@@ -171,10 +176,10 @@ func (m model) timewait(opened float64, out map[string]float64) {
 	switch m.Close {
 	case scenarios.CloseServer:
 		holder, other = other, holder
-	case scenarios.CloseReset:
+	case scenarios.CloseReset, scenarios.CloseServerReset, scenarios.CloseUnread:
 		out["client.time_wait.peak"], out["server.time_wait.peak"] = 0, 0
 		return
-	case scenarios.CloseBoth:
+	case scenarios.CloseBoth, scenarios.CloseLateReset:
 		return
 	}
 	out[other+".time_wait.peak"] = 0
@@ -200,17 +205,22 @@ func (m model) timewait(opened float64, out map[string]float64) {
 	if m.forgotten == 0 || m.HalfClose {
 		return
 	}
-	life := m.finTimeout
-	switch {
-	case life > 60:
-		life = 2 * (life - 60) // net/ipv4/tcp_input.c: a full socket, then a minisock, each for what exceeds 60
-	case life == 60:
-		life = Life.Seconds()
-	}
+	life := m.finWait2Life()
 	if m.load < life {
 		out["client.fin_wait2.peak"] = opened * m.forgotten
 	}
 	if m.hold > life+1 {
 		out["client.fin_wait2.life"] = life
 	}
+}
+
+// finWait2Life is how long a FIN_WAIT2 socket without an owner lives, in s.
+func (m model) finWait2Life() float64 {
+	switch {
+	case m.finTimeout > 60:
+		return 2 * (m.finTimeout - 60) // net/ipv4/tcp_input.c: a full socket, then a minisock, each for what exceeds 60
+	case m.finTimeout == 60:
+		return Life.Seconds()
+	}
+	return m.finTimeout
 }

@@ -21,9 +21,19 @@ const reportEvery = 100e6 // ns
 
 type conn struct {
 	open     bool
-	kept     bool // came in at a door
+	kept     bool   // came in at a door
+	watched  uint32 // what epoll waits for; 0: it does not yet
+	ignored  bool   // by epoll, for good
+	ending   bool   // closes when the answer is out
 	answered int64
+	unsent   []byte // of an answer
 	part     []byte // of a request that came in pieces
+}
+
+// waiting is a connection in CLOSE_WAIT, and when it is to be closed.
+type waiting struct {
+	fd  int
+	due int64
 }
 
 type failure struct {
@@ -37,7 +47,12 @@ type driver struct {
 	loop      *sock.Loop
 	listeners map[int]server.Behaviour // "" for those that serve
 	later     []int                    // connections that get a FIN when the load is over
-	conns     []conn                   // by file descriptor
+	late      []int                    // connections that get a RST when the load is over
+	waiting   []waiting                // in CLOSE_WAIT, the first to be closed first
+	restart   *restart
+	keepText  []byte // the answers
+	closeText []byte
+	conns     []conn // by file descriptor
 	stats     server.Stats
 	errs      map[failure]int64
 	report    int64
@@ -70,13 +85,18 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 			}
 		}
 	}()
+	body := o.Body
+	if body == 0 {
+		body = 6
+	}
+	d.keepText, d.closeText = sock.Responses(body)
 	for _, a := range o.Listen {
-		if err := d.listen(ep, a, ""); err != nil {
+		if err := d.listen(ep, a, "", !o.Exclusive); err != nil {
 			return server.Stats{}, err
 		}
 	}
 	for _, door := range o.Doors {
-		if err := d.listen(ep, door.At, door.Behaviour); err != nil {
+		if err := d.listen(ep, door.At, door.Behaviour, true); err != nil {
 			return server.Stats{}, err
 		}
 	}
@@ -90,8 +110,8 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 }
 
 // listen opens a listener with a behaviour.
-func (d *driver) listen(ep *sock.Epoll, at netip.AddrPort, b server.Behaviour) error {
-	fd, err := sock.Listen(at, d.Backlog)
+func (d *driver) listen(ep *sock.Epoll, at netip.AddrPort, b server.Behaviour, reuse bool) error {
+	fd, err := sock.Listen(at, d.Backlog, reuse)
 	if err != nil {
 		return err
 	}
@@ -145,17 +165,78 @@ func (d *driver) next() (at int64, done bool) {
 			}
 		}
 		for fd := range d.conns {
-			if d.conns[fd].open && !d.conns[fd].kept && d.Closing != server.Last {
+			if d.conns[fd].open && !d.conns[fd].kept && !d.conns[fd].ignored && d.Closing != server.Last && d.Closing != server.Late {
 				d.closeFirst(fd)
 			}
 		}
+		for _, fd := range d.late {
+			d.end(fd, &d.stats.ClosedLast)
+		}
+		if d.Restart != "" {
+			d.restart = &restart{first: now, next: now}
+			for fd, door := range d.listeners {
+				if door == "" {
+					delete(d.listeners, fd)
+					sock.Close(fd)
+				}
+			}
+		}
 	}
-	return d.Epoch + d.report, false
+	wake := d.report
+	for len(d.waiting) > 0 {
+		if w := d.waiting[0]; w.due > now {
+			wake = min(wake, w.due)
+			break
+		}
+		d.end(d.waiting[0].fd, &d.stats.ClosedLast)
+		d.waiting = d.waiting[1:]
+	}
+	if d.restart != nil && !d.restart.Done {
+		wake = min(wake, d.listenAgain(now))
+	}
+	return d.Epoch + wake, false
 }
 
-func (d *driver) event(fd int, _ uint32) {
+// restartEvery is the pause between two tries to listen again, in ns.
+const restartEvery = 100e6
+
+type restart struct {
+	server.Restart
+	first, next int64 // tries, ns since the trial's start
+}
+
+// listenAgain tries to listen as a restarted server does, and says when to
+// come back.
+func (d *driver) listenAgain(now int64) int64 {
+	r := d.restart
+	if now < r.next {
+		return r.next
+	}
+	r.Tries++
+	r.Took, r.next = now-r.first, now+restartEvery
+	for _, a := range d.Listen {
+		if err := d.listen(d.loop.Epoll, a, "", d.Restart == server.Reusing); err != nil {
+			var e unix.Errno
+			errors.As(err, &e)
+			d.count(e, "listen")
+			return r.next
+		}
+	}
+	r.Done = true
+	return r.next
+}
+
+func (d *driver) event(fd int, events uint32) {
 	door, listens := d.listeners[fd]
-	if !listens {
+	switch {
+	case listens:
+	case len(d.conns[fd].unsent) > 0:
+		d.send(fd)
+		return
+	case d.Closing == server.Late && events&unix.EPOLLRDHUP != 0:
+		d.sendLate(fd)
+		return
+	default:
 		d.receive(fd)
 		return
 	}
@@ -180,9 +261,9 @@ func (d *driver) event(fd int, _ uint32) {
 		}
 		// The request is usually here already; a connection that ends now
 		// never needs to be watched.
-		forgotten := d.stats.Forgotten
-		if d.receive(n); d.conns[n].open && d.stats.Forgotten == forgotten {
-			if e := d.loop.Add(n, unix.EPOLLIN); e != 0 {
+		if d.receive(n); d.conns[n].open && !d.conns[n].ignored {
+			d.conns[n].watched = d.interest(n)
+			if e := d.loop.Add(n, d.conns[n].watched); e != 0 {
 				d.count(e, "accept")
 				d.end(n, nil)
 			}
@@ -191,7 +272,11 @@ func (d *driver) event(fd int, _ uint32) {
 }
 
 func (d *driver) receive(fd int) {
-	n, e := sock.Recv(fd, d.buf)
+	read := sock.Recv
+	if d.Closing == server.Late { // what is left unread makes close() send RST, in LAST_ACK too
+		read = sock.Peek
+	}
+	n, e := read(fd, d.buf)
 	switch {
 	case e == unix.EAGAIN:
 		return
@@ -204,9 +289,11 @@ func (d *driver) receive(fd int) {
 		return
 	case n == 0 && d.forgets():
 		d.stats.Forgotten++
-		if e := d.loop.Remove(fd); e != 0 && e != unix.ENOENT {
-			d.count(e, "close")
-		}
+		d.ignore(fd)
+		return
+	case n == 0 && d.CloseAfter > 0:
+		d.waiting = append(d.waiting, waiting{fd, d.Clock() + int64(d.CloseAfter)})
+		d.ignore(fd)
 		return
 	case n == 0:
 		d.end(fd, &d.stats.ClosedLast)
@@ -234,18 +321,78 @@ func (d *driver) receive(fd int) {
 	d.stats.Requests++
 	c.answered++
 	enough := d.PerConnection > 0 && c.answered >= d.PerConnection
-	answer := sock.ResponseKeep
+	c.unsent, c.ending = d.keepText, enough || m.Close && d.Closing != server.Last && d.Closing != server.Late
 	if m.Close || enough {
-		answer = sock.ResponseClose
+		c.unsent = d.closeText
 	}
-	if _, e := sock.Send(fd, answer); e != 0 {
-		d.count(e, "send")
-		d.end(fd, nil)
+	d.send(fd)
+}
+
+// interest is what a connection is watched for.
+func (d *driver) interest(fd int) uint32 {
+	switch c := &d.conns[fd]; {
+	case len(c.unsent) > 0:
+		return unix.EPOLLOUT
+	case d.Closing == server.Late && c.answered > 0: // the request stays unread
+		return unix.EPOLLRDHUP
+	}
+	return unix.EPOLLIN
+}
+
+// send sends what is left of an answer.
+func (d *driver) send(fd int) {
+	c := &d.conns[fd]
+	for len(c.unsent) > 0 {
+		n, e := sock.Send(fd, c.unsent)
+		if e == unix.EAGAIN {
+			break
+		}
+		if e != 0 {
+			c.unsent = nil
+			d.count(e, "send")
+			d.end(fd, nil)
+			return
+		}
+		d.stats.BytesSent += int64(n)
+		c.unsent = c.unsent[n:]
+	}
+	if len(c.unsent) == 0 && c.ending {
+		d.closeFirst(fd)
 		return
 	}
-	if enough || m.Close && d.Closing != server.Last {
-		d.closeFirst(fd)
+	if now := d.interest(fd); c.watched != 0 && now != c.watched {
+		c.watched = now
+		if e := d.loop.Modify(fd, now); e != 0 {
+			d.count(e, "send")
+		}
 	}
+}
+
+// sendLate answers the client's FIN with one whose ACK is dropped. The request
+// is still unread, so that closing the socket sends RST, from LAST_ACK too
+// (net/ipv4/tcp.c, __tcp_close).
+func (d *driver) sendLate(fd int) {
+	e := sock.DropAll(fd)
+	if e == 0 {
+		e = sock.ShutdownWrite(fd)
+	}
+	if e != 0 {
+		d.count(e, "close")
+	}
+	d.ignore(fd)
+	if d.released {
+		d.end(fd, &d.stats.ClosedLast)
+		return
+	}
+	d.late = append(d.late, fd)
+}
+
+// ignore stops watching a connection that has nothing more to tell.
+func (d *driver) ignore(fd int) {
+	if e := d.loop.Remove(fd); e != 0 && e != unix.ENOENT {
+		d.count(e, "close")
+	}
+	d.conns[fd].ignored = true
 }
 
 // forgets says whether the next connection that the client has closed is one
@@ -258,14 +405,19 @@ func (d *driver) forgets() bool {
 
 // closeFirst closes fd before the peer's FIN was seen.
 func (d *driver) closeFirst(fd int) {
-	if d.Closing != server.Both {
+	how := sock.CloseTogether
+	switch d.Closing {
+	case server.Both:
+	case server.Reset:
+		how = sock.Reset
+	default:
 		d.end(fd, &d.stats.ClosedFirst)
 		return
 	}
 	d.conns[fd].open = false
 	d.stats.Live--
 	d.stats.ClosedFirst++
-	if e := sock.CloseTogether(fd); e != 0 {
+	if e := how(fd); e != 0 {
 		d.count(e, "close")
 	}
 }
@@ -285,6 +437,10 @@ func (d *driver) count(e unix.Errno, phase string) { d.errs[failure{e, phase}]++
 func (d *driver) snapshot() server.Stats {
 	s := d.stats
 	s.At, s.CPU = d.Clock(), sock.CPU()-d.cpu
+	if d.restart != nil {
+		r := d.restart.Restart
+		s.Restart = &r
+	}
 	s.Errors = make([]server.Error, 0, len(d.errs))
 	for f, n := range d.errs {
 		s.Errors = append(s.Errors, server.Error{Errno: sock.ErrnoName(f.errno), Phase: f.phase, Count: n})
