@@ -82,6 +82,12 @@ func (s *Stack) metrics(m map[string]float64) {
 		b, ok2 := last[name]
 		return float64(b - a), ok1 && ok2
 	}
+	if v, ok := delta(measure.ActiveOpens); ok {
+		m[s.Name+".entries."+measure.SynSent.Key()] = v
+	}
+	if s.Transitions != nil {
+		s.entries(m)
+	}
 	for _, c := range metric.Counters {
 		if v, ok := delta(c.Counter); ok {
 			m[s.Name+"."+c.Name] = v
@@ -113,6 +119,24 @@ func (s *Stack) metrics(m map[string]float64) {
 				}
 			}
 		}
+	}
+}
+
+// entries counts how often a state was entered. The tracepoint does not show
+// that a socket goes to TIME_WAIT, which is left to counters, and shows SYN_RECV
+// only where the handshake was completed.
+func (s *Stack) entries(m map[string]float64) {
+	for _, state := range measure.States {
+		if state == measure.TimeWait {
+			continue
+		}
+		n := int64(0)
+		for _, t := range s.Transitions {
+			if t.To == state {
+				n += t.N
+			}
+		}
+		m[s.Name+".entries."+state.Key()] = float64(n)
 	}
 }
 

@@ -49,6 +49,9 @@ type Environment struct {
 	Backend       string `json:"backend"`        // "netns"
 	UserNamespace bool   `json:"user_namespace"` // the lab had one of its own
 	Engine        string `json:"engine"`         // "raw"
+	// Untraced says why changes of state were not counted one by one (see
+	// Stack.Transitions); "" where they were, and in records from before.
+	Untraced string `json:"untraced,omitempty"`
 }
 
 // A Stack is what was set and seen on one network namespace.
@@ -63,6 +66,10 @@ type Stack struct {
 	Sockets     string             `json:"sockets"` // where tables came from: "sock_diag" or "procfs"
 	Snapshots   []measure.Snapshot `json:"snapshots"`
 	Sampler     measure.Cost       `json:"sampler"`
+	NetNS       uint64             `json:"netns,omitempty"` // inode number of the namespace
+	// Transitions are all changes of state from the stack's beginning to the
+	// end of the hold; none where the kernel does not let them be traced.
+	Transitions []measure.Transition `json:"transitions,omitempty"`
 }
 
 // A Phase of a trial.

@@ -63,6 +63,73 @@ func TestThreeViewsAgree(t *testing.T) {
 	}
 }
 
+// Where the kernel lets changes of state be traced, they are the drivers' own
+// ledger, for each side and each order of closing.
+func TestTransitionsAreTheDriversOwnCount(t *testing.T) {
+	requireLab(t)
+	dir := filepath.Join(t.TempDir(), "run")
+	out, err := exec.Command(bin, "run", "testdata/three-views.yaml", "-q", "-o", dir, "--set", "traffic.count=2000").CombinedOutput()
+	require.Error(t, err, "the claim of 20,000 connections must fail: %s", out)
+	run, err := results.Open(dir)
+	require.NoError(t, err)
+	require.Len(t, run.Records, 4)
+	if why := run.Records[0].Environment.Untraced; why != "" {
+		labtest.Skip(t, "bpf", why)
+	}
+	const n = 2000
+	for _, r := range run.Records {
+		t.Run(r.Trial.Variant, func(t *testing.T) {
+			changes := func(stack string, from, to measure.State) int64 {
+				for _, c := range r.Stack(stack).Transitions {
+					if c.From == from && c.To == to {
+						return c.N
+					}
+				}
+				return 0
+			}
+			c, s := r.Client, r.Server
+			require.Equal(t, []int64{n, n, n, n}, []int64{
+				c.Attempted, changes("client", measure.Close, measure.SynSent), c.Opened, changes("client", measure.SynSent, measure.Established),
+			})
+			require.Equal(t, []int64{n, n}, []int64{s.Accepted, changes("server", measure.SynRecv, measure.Established)})
+			require.Equal(t, c.ClosedFirst, changes("client", measure.Established, measure.FinWait1))
+			require.Equal(t, c.ClosedLast, changes("client", measure.CloseWait, measure.LastAck))
+			require.Equal(t, c.ClosedReset, changes("client", measure.Established, measure.Close))
+			require.Equal(t, s.ClosedFirst, changes("server", measure.Established, measure.FinWait1))
+			require.Equal(t, s.ClosedLast, changes("server", measure.CloseWait, measure.LastAck))
+			require.Equal(t, s.ClosedReset, changes("server", measure.Established, measure.Close))
+			if r.Trial.Variant == "both-at-once" {
+				// One side hears of the other's FIN first, and is CLOSING; what it
+				// sends then, FIN and ACK in one segment, may spare the other that.
+				closing := changes("client", measure.FinWait1, measure.Closing) + changes("server", measure.FinWait1, measure.Closing)
+				require.GreaterOrEqual(t, closing, int64(n))
+			}
+		})
+	}
+}
+
+// Where it is not allowed, the report says so and why, and guesses nothing.
+func TestUntracedIsSaid(t *testing.T) {
+	requireLab(t)
+	dir := filepath.Join(t.TempDir(), "run")
+	cmd := exec.Command(bin, "run", "keepalive", "--variant", "keepalive", "--set", "traffic.count=200", "-q", "-o", dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{ // not the initial user namespace any more
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	said := strings.Join(strings.Fields(string(out)), " ")
+	require.Contains(t, said, "changes: of state not traced: it needs CAP_BPF and CAP_PERFMON in the initial user namespace")
+	run, err := results.Open(dir)
+	require.NoError(t, err)
+	require.Nil(t, run.Records[0].Stacks[0].Transitions)
+	m := run.Records[0].Metrics()
+	require.NotContains(t, m, "client.entries.fin_wait1")
+	require.Equal(t, m["client.connections.opened"], m["client.entries.syn_sent"], "Tcp.ActiveOpens")
+}
+
 // started is a twlab run whose standard error is read line by line.
 type started struct {
 	cmd   *exec.Cmd

@@ -98,8 +98,12 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
+	tracer, untraced, untrace := openTracer(b)
+	defer untrace()
 	watch := newProgress(e, plans, f.quiet)
-	err = conduct.Run(ctx, jobs, conduct.Options{Backend: b, Version: version(), Jobs: f.jobs, Observe: watch.observe})
+	err = conduct.Run(ctx, jobs, conduct.Options{
+		Backend: b, Version: version(), Jobs: f.jobs, Observe: watch.observe, Tracer: tracer, Untraced: untraced,
+	})
 	watch.stop()
 	if err != nil {
 		return withKept(err, jobs)

@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"lab/netns":          2,
 	"measure/procnet":    2,
 	"measure/sockdiag":   2,
+	"measure/trace":      2,
 	"client/raw":         2,
 	"server/raw":         2,
 	"client":             1,

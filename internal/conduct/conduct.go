@@ -17,6 +17,7 @@ import (
 
 	"github.com/twlab/twlab/internal/wire"
 	"github.com/twlab/twlab/lab"
+	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/scenarios"
 	"github.com/twlab/twlab/scenarios/forecast"
@@ -35,9 +36,19 @@ type Options struct {
 	// Jobs is the most trials that run side by side, of scenarios that say
 	// that their trials may; 0 means JobsPerCPU for each CPU.
 	Jobs int
+	// Tracer counts changes of state; where it is nil, Untraced says why.
+	Tracer   Tracer
+	Untraced string
 	// Observe sees every frame that a trial sends up (see results.FrameTrial
 	// and its like), one at a time. It may be nil.
 	Observe func(p *scenarios.Plan, t scenarios.Trial, f wire.Frame)
+}
+
+// A Tracer counts changes of state in network namespaces, which it knows by
+// their inode numbers. See measure/trace.
+type Tracer interface {
+	Forget(netns uint64) error
+	Transitions(netns uint64) ([]measure.Transition, error)
 }
 
 // JobsPerCPU is how many trials that count share a CPU: they mostly wait.
@@ -167,8 +178,9 @@ func runTrial(ctx context.Context, t scenarios.Trial, o Options, observe func(wi
 func talk(world lab.Trial, t scenarios.Trial, o Options, observe func(wire.Frame)) (*results.Record, error) {
 	conn := wire.New(world, world)
 	order := results.Record{Schema: results.Schema, Trial: t, Environment: results.Environment{
-		Twlab: o.Version, Backend: o.Backend.Name(), UserNamespace: world.UserNamespace(),
+		Twlab: o.Version, Backend: o.Backend.Name(), UserNamespace: world.UserNamespace(), Untraced: o.Untraced,
 	}}
+	namespaces := map[string]uint64{}
 	if err := conn.Send(results.FrameTrial, "", order); err != nil {
 		return nil, errors.Join(io.EOF, err)
 	}
@@ -179,6 +191,26 @@ func talk(world lab.Trial, t scenarios.Trial, o Options, observe func(wire.Frame
 		}
 		observe(f)
 		switch f.Kind {
+		case results.FrameStack:
+			var s results.Stack
+			if err := f.Decode(&s); err != nil {
+				return nil, err
+			}
+			if namespaces[s.Name] = s.NetNS; o.Tracer != nil {
+				if err := o.Tracer.Forget(s.NetNS); err != nil { // an earlier one's of that number
+					return nil, err
+				}
+			}
+		case results.FrameTrace:
+			counted := map[string][]measure.Transition{}
+			for name, ns := range namespaces {
+				if counted[name], err = o.Tracer.Transitions(ns); err != nil {
+					return nil, err
+				}
+			}
+			if err := conn.Send(results.FrameTraced, "", counted); err != nil {
+				return nil, errors.Join(io.EOF, err)
+			}
 		case results.FrameError:
 			var why string
 			if err := f.Decode(&why); err != nil {

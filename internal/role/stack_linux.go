@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/twlab/twlab/internal/pace"
 	"github.com/twlab/twlab/internal/sock"
 	"github.com/twlab/twlab/internal/wire"
@@ -108,6 +110,11 @@ func (s *stack) setup(ctx context.Context, f wire.Frame) error {
 		return err
 	}
 	out.PID = proc.PID()
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &ns); err != nil {
+		return fmt.Errorf("stat /proc/self/ns/net: %w", err)
+	}
+	out.NetNS = ns.Ino
 	var sockets measure.SocketReader = proc
 	diag, err := sockdiag.Open()
 	if err == nil {

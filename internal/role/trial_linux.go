@@ -204,6 +204,9 @@ func (t *trial) phases(ctx context.Context) error {
 		return err
 	}
 	t.endPhase()
+	if err := t.trace(ctx); err != nil {
+		return err
+	}
 	if err := t.order(frameStop, "server", nil); err != nil {
 		return err
 	}
@@ -221,6 +224,28 @@ func (t *trial) phases(ctx context.Context) error {
 		t.ended[i] = true
 		// What the sampler saw after the last look is past the hold.
 		s.Snapshots = slices.DeleteFunc(s.Snapshots, func(snap measure.Snapshot) bool { return snap.Begin > t.latest[s.Name].Begin })
+	}
+	return nil
+}
+
+// trace asks whoever may trace the kernel what was counted on the stacks.
+func (t *trial) trace(ctx context.Context) error {
+	if t.rec.Environment.Untraced != "" {
+		return nil
+	}
+	if err := t.up.Send(results.FrameTrace, "", nil); err != nil {
+		return err
+	}
+	f, err := t.up.next(ctx)
+	if err != nil {
+		return err
+	}
+	var counted map[string][]measure.Transition
+	if err := f.Decode(&counted); err != nil {
+		return err
+	}
+	for i := range t.rec.Stacks {
+		t.rec.Stacks[i].Transitions = counted[t.rec.Stacks[i].Name]
 	}
 	return nil
 }

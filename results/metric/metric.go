@@ -97,6 +97,11 @@ func table() []Def {
 		}
 	}
 	const both = "TIME_WAIT and orphan FIN_WAIT2 together, as the kernel counts them: "
+	for _, s := range States {
+		t = append(t, Def{
+			"HOST.entries." + s, "sockets", Neither, true, "sockets that entered " + strings.ToUpper(s) + ", each time counted; needs tracing, but for SYN_SENT (Tcp.ActiveOpens)", true,
+		})
+	}
 	for _, c := range Counters {
 		t = append(t, Def{"HOST." + c.Name, c.Unit, c.Better, false, c.Doc + " (" + c.Counter + ")", true})
 	}

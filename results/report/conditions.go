@@ -72,7 +72,27 @@ func (r *Report) conditions() []condition {
 		{"traffic", strings.Join(parts, ", ")},
 		{"machine", strings.Replace(where, " ()", "", 1)},
 		{"sysctls", sysctls},
+		{"changes", r.changes()},
 	}
+}
+
+// changes says whether changes of state were counted one by one.
+func (r *Report) changes() string {
+	n, why := int64(0), "the records are from before there was tracing"
+	for _, rec := range r.Run.Records {
+		if rec.Environment.Untraced != "" {
+			why = rec.Environment.Untraced
+		}
+		for _, s := range rec.Stacks {
+			for _, t := range s.Transitions {
+				n += t.N
+			}
+		}
+	}
+	if n == 0 {
+		return "of state not traced: " + why + "; what is shown are samples, and counters of the kernel"
+	}
+	return fmt.Sprintf("%s changes of state traced one by one (--format md lists them)", thousands(n))
 }
 
 // commonSysctls are those that were set to the same value in all trials.
