@@ -46,7 +46,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"concurrency: 4", "concurency: 4", `small.yaml:3: unknown key "concurency"; did you mean concurrency?`},
 		{"question: ", "qestion: ", `small.yaml:2: unknown key "qestion"; did you mean question?`},
 		{"{close: server}", "{clos: server}", `small.yaml:8: unknown key "clos"; did you mean close?`},
-		{"close: server", "close: nobody", `small.yaml:8: "nobody" does not say who closes: write client, server, both or reset`},
+		{"close: server", "close: nobody", `small.yaml:8: "nobody" does not say who closes: write one of client, server, both, reset, server_reset, unread, late_reset`},
 		{"count: 100", "count: many", `small.yaml:3: "many" stands where a whole number belongs`},
 		{"count: 100", "count: 100, rate: fast", `small.yaml:3: "fast" is not a rate: write requests a second, such as 500/s`},
 		{"count: 100", "count: 100, duration: 5", `small.yaml:3: "5" is not a duration: write it such as 250ms, 10s or 1m30s`},

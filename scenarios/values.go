@@ -92,12 +92,20 @@ const (
 	CloseLateReset Close = "late_reset"
 )
 
+func join[T ~string](list []T) string {
+	var out []string
+	for _, s := range list {
+		out = append(out, string(s))
+	}
+	return strings.Join(out, ", ")
+}
+
 var closings = []Close{CloseClient, CloseServer, CloseBoth, CloseReset, CloseServerReset, CloseUnread, CloseLateReset}
 
 // UnmarshalText accepts these orders.
 func (c *Close) UnmarshalText(b []byte) error {
 	if !slices.Contains(closings, Close(b)) {
-		return fmt.Errorf("%q does not say who closes: write one of %v", b, closings)
+		return fmt.Errorf("%q does not say who closes: write one of %s", b, join(closings))
 	}
 	*c = Close(b)
 	return nil
