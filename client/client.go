@@ -44,6 +44,13 @@ type Options struct {
 	// Held are sockets that are brought to a state before the load and kept
 	// there until the client's context ends.
 	Held []Held `json:"held,omitempty"`
+	// Silent connections are begun before the load, to the destinations in turn,
+	// and never answer the SYN+ACK: each takes a place in the server's SYN queue. They are
+	// refused outside of a namespace that twlab made (Control.Made).
+	Silent int `json:"silent,omitempty"`
+	// Slow is the number of the first connections that pass by the server's first
+	// SYN+ACK, as on a long way, and answer the second one, a second later.
+	Slow int64 `json:"slow,omitempty"`
 	// Refilled says that sockets in TIME_WAIT will be made anew as they die
 	// (Control.Refill): the client goes on until its context ends.
 	Refilled bool `json:"refilled,omitempty"`
@@ -112,7 +119,7 @@ func (o Options) Validate() error {
 		return errors.New("client: timeout must be above zero")
 	case o.Concurrency < 1:
 		return errors.New("client: concurrency must be at least 1")
-	case o.Count < 0 || o.Rate < 0 || o.RampTo < 0 || o.PerConnection < 0:
+	case o.Silent < 0 || o.Count < 0 || o.Rate < 0 || o.RampTo < 0 || o.PerConnection < 0:
 		return errors.New("client: count, rates and requests per connection must not be negative")
 	case o.RampTo > 0 && o.Rate == 0:
 		return errors.New("client: a ramp needs a rate to begin with")
@@ -144,8 +151,9 @@ const (
 // An Error counts failures of one kind.
 type Error struct {
 	// Errno is the name that errno(3) gives ("EADDRNOTAVAIL"); "EOF" where the
-	// peer closed before its answer was whole; "EPROTO" where the answer was
-	// no 200 of HTTP/1.1; "ETIMEDOUT" also where Options.Timeout passed.
+	// peer closed before its answer was whole; "HTTP_502" where the answer was
+	// whole and its status no 200; "EPROTO" where it was no answer of
+	// HTTP/1.1; "ETIMEDOUT" also where Options.Timeout passed.
 	Errno  string `json:"errno"`
 	Phase  Phase  `json:"phase"`
 	Reused bool   `json:"reused"` // on a connection that had carried a request before
@@ -209,6 +217,9 @@ type Control struct {
 	// number once; Filled is called when they are there. Both may be nil.
 	Refill func() int
 	Filled func()
+	// Made says, by an error, that this is no network namespace of twlab's. nil:
+	// nobody knows.
+	Made func() error
 	// Loaded is called when the load is over. The driver goes on until its
 	// context ends where connections are still half closed.
 	Loaded func(Stats)

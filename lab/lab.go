@@ -41,11 +41,16 @@ type Stack struct {
 	Name string `json:"name"` // the host's name; "stack" where hosts share it
 	// Addresses are what the stack's link carries, with the network's length.
 	Addresses []netip.Prefix `json:"addresses"`
+	// Far are those of a second link, which a proxy has towards the server.
+	Far []netip.Prefix `json:"far,omitempty"`
 	// Sysctls are written before any socket exists, then read back.
 	Sysctls map[string]string `json:"sysctls"`
+	// Try are written after those, and may be refused.
+	Try []SysctlLine `json:"try,omitempty"`
 }
 
-// A World is what a trial runs in.
+// A World is what a trial runs in. Its stacks are in a row: each is linked to
+// the next.
 type World struct {
 	Link   Link    `json:"link"`
 	Stacks []Stack `json:"stacks"`
@@ -106,6 +111,34 @@ func NewWorld(link Link, clients, servers int, sysctls map[string]string) (World
 	return w, nil
 }
 
+// Via is where clients find a proxy.
+var Via = netip.MustParseAddr("198.18.128.1")
+
+// WithProxy puts a proxy between the hosts of a world on veth: client and
+// server are in networks of their own then, and only the proxy in both.
+func (w World) WithProxy() (World, error) {
+	if w.Link != Veth {
+		return w, fmt.Errorf("a proxy needs link %s, not %s", Veth, w.Link)
+	}
+	client, server := w.Stacks[0], w.Stacks[1]
+	for _, s := range []*Stack{&client, &server} {
+		s.Addresses = slices.Clone(s.Addresses)
+		for i, a := range s.Addresses {
+			s.Addresses[i] = netip.PrefixFrom(a.Addr(), 16)
+		}
+	}
+	proxy := Stack{
+		Name: ProxyHost, Sysctls: maps.Clone(client.Sysctls),
+		Addresses: []netip.Prefix{netip.PrefixFrom(Via, 16)}, Far: []netip.Prefix{netip.MustParsePrefix("198.19.128.1/16")},
+	}
+	proxy.Sysctls["net.ipv4.ip_unprivileged_port_start"] = "0" // programs may listen on 80
+	w.Stacks = []Stack{client, proxy, server}
+	return w, nil
+}
+
+// ProxyHost is the name of the host between client and server.
+const ProxyHost = "proxy"
+
 func count(first string, n int) []netip.Addr {
 	var out []netip.Addr
 	for a := netip.MustParseAddr(first); len(out) < n; a = a.Next() {
@@ -162,6 +195,9 @@ type Backend interface {
 	OpenFiles() (uint64, error)
 	// Memory is the number of bytes that a trial may still take.
 	Memory() (uint64, error)
+	// FindProgram says whether a program of that name could be run in a trial;
+	// the error is a MissingProgram where it is not there.
+	FindProgram(name string) error
 }
 
 // A Trial is a running `twlab role trial`.

@@ -2,6 +2,8 @@ package results
 
 import (
 	"math"
+	"regexp"
+	"strconv"
 
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
@@ -42,11 +44,36 @@ func (r *Record) Metrics() map[string]float64 {
 	}
 	m["client.cpu"] = float64(c.CPU) / 1e9
 	m["server.cpu"] = float64(r.Server.CPU) / 1e9
+	if p := r.Proxy; p != nil {
+		m[lab.ProxyHost+".cpu"] = float64(p.CPU) / 1e9
+		for name, n := range p.Log {
+			m[lab.ProxyHost+".log."+name] = float64(n)
+		}
+		if v, ok := versionNumber(p.Version); ok {
+			m[lab.ProxyHost+".version"] = v
+		}
+	}
 	for i := range r.Stacks {
 		r.Stacks[i].metrics(m)
 	}
 	r.population(m)
 	return m
+}
+
+var threeNumbers = regexp.MustCompile(`(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?`)
+
+// versionNumber reads 1.22.1 out of "nginx version: nginx/1.22.1" as 1022001.
+func versionNumber(text string) (float64, bool) {
+	parts := threeNumbers.FindStringSubmatch(text)
+	if parts == nil {
+		return 0, false
+	}
+	v := 0.0
+	for _, part := range parts[1:] {
+		n, _ := strconv.Atoi(part) // "" is 0
+		v = v*1000 + float64(n)
+	}
+	return v, true
 }
 
 // population adds how far the end of the hold is from the population that was

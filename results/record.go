@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twlab/twlab/client"
+	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/scenarios"
 	"github.com/twlab/twlab/server"
@@ -32,7 +33,9 @@ type Record struct {
 	Phases      []Phase         `json:"phases"`
 	Client      client.Stats    `json:"client"`
 	Server      server.Stats    `json:"server"`
-	Warnings    []string        `json:"warnings,omitempty"`
+	// Proxy is the program between client and server, nil where there was none.
+	Proxy    *lab.ProgramStats `json:"proxy,omitempty"`
+	Warnings []string          `json:"warnings,omitempty"`
 }
 
 // An Environment is what a trial ran on.
@@ -60,6 +63,8 @@ type Stack struct {
 	Hosts     []string          `json:"hosts"`
 	Addresses []string          `json:"addresses"`
 	Sysctls   map[string]string `json:"sysctls"` // read back after they were set, and others of interest
+	// Tried are those that the kernel was free to refuse.
+	Tried []lab.TriedSysctl `json:"tried,omitempty"`
 	// HoldSysctls were set as the hold began, read back.
 	HoldSysctls map[string]string  `json:"hold_sysctls,omitempty"`
 	PID         int                `json:"pid"`     // of the process that held it, as the machine counted

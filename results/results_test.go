@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/twlab/twlab/client"
+	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results/metric"
 	"github.com/twlab/twlab/scenarios"
@@ -80,6 +81,7 @@ func TestEveryMetricOfTheTableIsTaken(t *testing.T) {
 	run.Records[0].Client.Connect = &client.Latency{Count: 1, P50: 2e9, P99: 3e9}
 	// What records of that time did not hold.
 	run.Records[0].Server.BytesSent = 1
+	run.Records[0].Proxy = &lab.ProgramStats{Version: "nginx version: nginx/1.22.1", Log: map[string]int64{"trouble": 3}}
 	run.Records[0].Server.Restart = &server.Restart{Tries: 1, Done: true}
 	for _, s := range run.Records[0].Stacks {
 		for _, c := range metric.Counters {
@@ -90,13 +92,14 @@ func TestEveryMetricOfTheTableIsTaken(t *testing.T) {
 		run.Records[0].Stacks[i].Transitions = []measure.Transition{{From: measure.Close, To: measure.SynSent, N: 1}}
 	}
 	got := run.Records[0].Metrics()
+	require.Equal(t, 1022001.0, got["proxy.version"])
 	require.Equal(t, 3.0, got["client.errors.EPIPE"], "phases and kinds of connection are added up")
 	for name := range got {
 		_, ok := metric.Lookup(name)
 		require.True(t, ok, "%s stands in no table", name)
 	}
 	for _, d := range metric.Table {
-		name := strings.NewReplacer("HOST", "client", "ERRNO", "EPIPE").Replace(d.Name)
+		name := strings.NewReplacer("HOST", "client", "ERRNO", "EPIPE", "NAME", "trouble").Replace(d.Name)
 		// The golden run's sockets outlive it, and it has no population.
 		if !strings.HasSuffix(name, ".life") && !strings.HasSuffix(name, ".entries.time_wait") && !strings.HasPrefix(name, "client.population.") {
 			require.Contains(t, got, name)

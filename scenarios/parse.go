@@ -91,6 +91,11 @@ func Parse(name string, data []byte, full bool) (*Scenario, error) {
 			return nil, at(f.Matrix.Line, fmt.Errorf("matrix: %w", err))
 		}
 	}
+	if s.SysctlFile != "" {
+		if err := s.tryLines([]byte(s.SysctlFile)); err != nil {
+			return nil, at(lineOf("sysctl_file", nil, data), fmt.Errorf("sysctl_file: %w", err))
+		}
+	}
 	for i := range f.Expect {
 		n := &f.Expect[i]
 		text := n.Value
@@ -211,6 +216,7 @@ func assign(v *Variant, key, value string) error {
 var variantName = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
 
 func (s Settings) clone() Settings {
+	s.Proxy = s.Proxy.clone()
 	s.Sysctls, s.HoldSysctls = maps.Clone(s.Sysctls), maps.Clone(s.HoldSysctls)
 	return s
 }

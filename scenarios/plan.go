@@ -117,11 +117,20 @@ func (s *Scenario) Plan(o Options) (*Plan, error) {
 
 // onMachine fits a variant to the machine's own stack, or says why it cannot be.
 func (v *Variant) onMachine() error {
+	if len(v.Try) > 0 {
+		return fmt.Errorf("variant %s tries sysctls: on the machine itself (--lab host) none is ever written; leave it to --lab netns", v.Name)
+	}
 	for _, sysctls := range []map[string]string{v.Sysctls, v.HoldSysctls} {
 		for name := range sysctls {
 			return fmt.Errorf("variant %s sets %s: on the machine itself (--lab host) no sysctl is ever written; leave it to --lab netns, "+
 				"or choose other variants with --variant", v.Name, name)
 		}
+	}
+	if v.Traffic.Silent > 0 {
+		return fmt.Errorf("variant %s fills a SYN queue (traffic.silent): that is for the lab's own namespaces, not for the machine itself (--lab host)", v.Name)
+	}
+	if v.Proxy.runs() {
+		return fmt.Errorf("variant %s runs %s as a host of its own: only --lab netns has one", v.Name, v.Proxy.Command[0])
 	}
 	if v.Link.Shared() {
 		return nil
@@ -186,7 +195,7 @@ func (t Trial) Cost() Cost {
 		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}
-	c.Files += t.Settings.Population.open()
+	c.Files += t.Settings.Population.open() + tr.Silent
 	c.Wall += time.Duration(t.Settings.Population.Total()) * perRequest
 	c.CPU = time.Duration(c.Requests+int64(t.Settings.Population.Total()))*perRequest + time.Duration(float64(c.Wall)*perWorld)
 	return c
@@ -195,7 +204,7 @@ func (t Trial) Cost() Cost {
 // Limit bounds the trial in time: what it may take at most, and a minute for
 // making its world, for requests that never end and for the last segments.
 func (t Trial) Limit() time.Duration {
-	return t.Settings.Traffic.duration() + requestTimeout + time.Duration(t.Settings.Hold) + time.Minute
+	return t.Settings.Traffic.duration() + time.Duration(t.Settings.Traffic.Timeout) + time.Duration(t.Settings.Hold) + time.Minute
 }
 
 // Wall is how long the plan takes, one trial after another.

@@ -8,6 +8,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,13 +47,25 @@ type Scenario struct {
 	// Answer is the sentence that the figures make, with metrics in braces:
 	// "left {keepalive.client.time_wait.end} sockets".
 	Answer string `yaml:"answer" json:"answer,omitempty"`
+	// SysctlFile is a sysctl.conf: the variants are run before, with each of its
+	// lines alone, and with all of them.
+	SysctlFile string `yaml:"sysctl_file" json:"sysctl_file,omitempty"`
+	// SysctlLines are what was read from it.
+	SysctlLines []lab.SysctlLine `yaml:"-" json:"sysctl_lines,omitempty"`
+	kinds       []Variant        // as they were before that
+	// Notes say what was changed of files that the user gave.
+	Notes []string `yaml:"-" json:"notes,omitempty"`
 }
 
 // A Variant is the scenario's settings with an overlay.
 type Variant struct {
 	Name     string `json:"name"`
 	Settings `json:"settings"`
-	varies   []string // paths that the overlay names
+	// Baseline is the variant that this one is compared with; "": the first.
+	Baseline string `json:"baseline,omitempty"`
+	// Line is the number of the SysctlFile's line that is tried; AllLines for all.
+	Line   int      `json:"line,omitempty"`
+	varies []string // paths that the overlay names
 }
 
 // Settings are what a trial runs under.
@@ -60,6 +73,8 @@ type Settings struct {
 	// Link is veth or veth6 (each host a stack of its own), loopback or
 	// loopback6 (one stack).
 	Link lab.Link `yaml:"link" json:"link"`
+	// Proxy is a program between client and server.
+	Proxy Program `yaml:"proxy" json:"proxy,omitzero"`
 	// Traffic is what client and server do.
 	Traffic Traffic `yaml:"traffic" json:"traffic"`
 	// Population are sockets that are brought to states before the traffic, and
@@ -69,6 +84,8 @@ type Settings struct {
 	Hold Duration `yaml:"hold" json:"hold"`
 	// Sysctls are set on every stack of the trial before any socket exists.
 	Sysctls map[string]string `yaml:"sysctls" json:"sysctls,omitempty"`
+	// Try are sysctls that the kernel may refuse, set on every stack after Sysctls.
+	Try []lab.SysctlLine `yaml:"-" json:"try,omitempty"`
 	// HoldSysctls are set on every stack as the hold begins.
 	HoldSysctls map[string]string `yaml:"hold_sysctls" json:"hold_sysctls,omitempty"`
 }
@@ -98,6 +115,19 @@ type Traffic struct {
 	// ServerForgets is the share of connections, in percent, that the server
 	// does not close after the client has.
 	ServerForgets int `yaml:"server_forgets" json:"server_forgets"`
+	// Silent connections are begun before the load and never answer the server's
+	// SYN+ACK: each takes a place in its SYN queue.
+	Silent int `yaml:"silent" json:"silent,omitempty"`
+	// Slow is the number of the first connections whose client answers the
+	// server's second SYN+ACK only, a second late.
+	Slow int64 `yaml:"slow" json:"slow,omitempty"`
+	// Timeout bounds a request, connect included.
+	Timeout Duration `yaml:"timeout" json:"timeout,omitempty"`
+	// Backlog is the server's, of listen().
+	Backlog int `yaml:"backlog" json:"backlog,omitempty"`
+	// AcceptAfter is how long the server waits, from its start, before it accepts a
+	// connection.
+	AcceptAfter Duration `yaml:"accept_after" json:"accept_after,omitempty"`
 	// CloseAfter is how long the server waits, in CLOSE_WAIT, before it closes a
 	// connection that the client has closed.
 	CloseAfter Duration `yaml:"close_after" json:"close_after,omitempty"`
@@ -132,7 +162,7 @@ type Traffic struct {
 
 // defaults are what a scenario need not say.
 func defaults() Settings {
-	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient, Bind: BindLate, Port: 8080, Body: 6}, Hold: Duration(time.Second)}
+	return Settings{Link: lab.Veth, Traffic: Traffic{Concurrency: 16, Close: CloseClient, Bind: BindLate, Port: 8080, Body: 6, Backlog: 4096, Timeout: requestTimeout}, Hold: Duration(time.Second)}
 }
 
 // Bounds of what a scenario may ask: request loops end, in count and in time.
@@ -140,6 +170,13 @@ const (
 	maxCount       = 100_000_000
 	maxDuration    = Duration(24 * time.Hour)
 	maxConcurrency = 1_000_000
+)
+
+// maxSilent is more than any SYN queue of the lab holds; maxAcceptAfter leaves
+// time for the requests that wait.
+const (
+	maxSilent      = 10_000
+	maxAcceptAfter = Duration(20 * time.Second)
 )
 
 // maxCloseAfter leaves time for the trial to settle after the load.
@@ -181,6 +218,12 @@ func (s Settings) validate() (path string, err error) {
 		{"traffic.server_forgets", t.ServerForgets > 0 && t.Close != CloseClient, "traffic.server_forgets needs traffic.close: client"},
 		{"traffic.close_after", t.CloseAfter > 0 && t.Close != CloseClient, "traffic.close_after needs traffic.close: client"},
 		{"traffic.close_after", t.CloseAfter > maxCloseAfter, fmt.Sprintf("traffic.close_after %s is above %s", t.CloseAfter, maxCloseAfter)},
+		{"traffic.silent", t.Silent < 0 || t.Silent > maxSilent, fmt.Sprintf("traffic.silent is from 0 to %d", maxSilent)},
+		{"traffic.silent", t.Silent > 0 && s.Proxy.runs(), "traffic.silent needs client and server face to face, without a proxy"},
+		{"traffic.slow", t.Slow < 0, "traffic.slow must not be negative"},
+		{"traffic.timeout", t.Timeout == 0 || t.Timeout > maxDuration, fmt.Sprintf("traffic.timeout is above 0 and at most %s", maxDuration)},
+		{"traffic.backlog", t.Backlog < 1, "traffic.backlog must be at least 1"},
+		{"traffic.accept_after", t.AcceptAfter > maxAcceptAfter, fmt.Sprintf("traffic.accept_after %s is above %s", t.AcceptAfter, maxAcceptAfter)},
 		{"traffic.sources", t.Sources < 0 || t.Sources > lab.MaxAddresses, fmt.Sprintf("traffic.sources is from 0 to %d", lab.MaxAddresses)},
 		{"traffic.bind", t.Bind == BindEarly && t.Sources == 0, "traffic.bind: early needs traffic.sources: at least 1"},
 		{"traffic.port", s.Population != nil && int(t.Port)+len(doors) > 65535, fmt.Sprintf("traffic.port with a population is from 1 to %d", 65535-len(doors))},
@@ -201,6 +244,9 @@ func (s Settings) validate() (path string, err error) {
 				sysctls[full] = value
 			}
 		}
+	}
+	if path, err := s.checkProxy(); err != nil {
+		return path, err
 	}
 	if err := s.checkPopulation(); err != nil {
 		return "population", err
@@ -328,9 +374,9 @@ func (s Settings) PortRange() int64 {
 	return max(1, n)
 }
 
-// requestTimeout bounds one request. It is longer than the kernel's first
+// requestTimeout bounds one request where nothing else is said. It is longer than the kernel's first
 // five retransmissions of a SYN take together.
-const requestTimeout = 40 * time.Second
+const requestTimeout = Duration(40 * time.Second)
 
 // World lays out the trial's stacks and says what each host on them does.
 func (t Trial) World() (lab.World, client.Options, server.Options, error) {
@@ -339,13 +385,22 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	if err != nil {
 		return w, client.Options{}, server.Options{}, err
 	}
+	for i := range w.Stacks {
+		w.Stacks[i].Try = t.Settings.Try
+	}
+	if t.Settings.Proxy.runs() {
+		if w, err = w.WithProxy(); err != nil {
+			return w, client.Options{}, server.Options{}, err
+		}
+	}
 	c := client.Options{
 		Count: tr.Count, Rate: tr.rate(), RampTo: float64(tr.RampTo), Duration: tr.duration(), Concurrency: tr.Concurrency,
-		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: requestTimeout,
+		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: time.Duration(cmp.Or(tr.Timeout, requestTimeout)),
+		Slow: tr.Slow,
 		Port: tr.ClientPort, ReuseAddress: tr.ClientReuseAddress,
 	}
 	s := server.Options{
-		Backlog: 4096, Forgets: tr.ServerForgets, Body: int(tr.Body), Exclusive: tr.Listen == ListenPlain, Restart: server.Restarting(tr.Restart),
+		Backlog: cmp.Or(tr.Backlog, 4096), Forgets: tr.ServerForgets, Body: int(tr.Body), Exclusive: tr.Listen == ListenPlain, Restart: server.Restarting(tr.Restart),
 	}
 	if tr.Sources > 0 {
 		c.Sources = w.Clients
@@ -353,15 +408,19 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	for _, a := range w.Servers {
 		c.Destinations = append(c.Destinations, netip.AddrPortFrom(a, tr.Port))
 	}
+	dests := c.Destinations
+	if t.Settings.Proxy.runs() {
+		c.Destinations = []netip.AddrPort{netip.AddrPortFrom(lab.Via, t.Settings.Proxy.Port)}
+	}
 	switch {
 	case t.Settings.Link.Shared(): // it may be the machine's own: never beyond loopback
-		s.Listen = c.Destinations
+		s.Listen = dests
 	case t.Settings.Link.IPv6():
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), tr.Port)}
 	default:
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), tr.Port)}
 	}
-	s.CloseAfter = time.Duration(tr.CloseAfter)
+	s.CloseAfter, s.AcceptAfter, c.Silent = time.Duration(tr.CloseAfter), time.Duration(tr.AcceptAfter), tr.Silent
 	c.Refilled = t.Settings.Refilled()
 	c.Held, s.Doors = t.Settings.hold(w.Servers, s.Listen[0].Addr())
 	if !tr.loads() {

@@ -44,6 +44,9 @@ type Options struct {
 	// PerConnection is the number of answers after which the server says
 	// "Connection: close" and closes. Zero: no limit.
 	PerConnection int64 `json:"per_connection,omitempty"`
+	// AcceptAfter is how long the server waits, from its start, before it accepts
+	// its first connection. Zero: not at all.
+	AcceptAfter time.Duration `json:"accept_after_ns,omitempty"`
 	// CloseAfter is how long a connection that the client has closed stays in
 	// CLOSE_WAIT before the server closes it. Zero: not at all.
 	CloseAfter time.Duration `json:"close_after_ns,omitempty"`

@@ -47,6 +47,36 @@ func hold(ctx context.Context, wants []client.Held, c client.Control) (*populati
 	return p, nil
 }
 
+// silent begins connections that drop every answer: the SYN queues of the
+// destinations fill up. It works inside of the lab only.
+func (p *population) silent(o client.Options, c client.Control) error {
+	if o.Silent == 0 {
+		return nil
+	}
+	why := errors.New("nobody says where this is")
+	if c.Made != nil {
+		why = c.Made()
+	}
+	if why != nil {
+		return fmt.Errorf("connections that never answer fill SYN queues, which is for namespaces that twlab made: %w", why)
+	}
+	for i := range o.Silent {
+		at := sock.NewAddr(o.Destinations[i%len(o.Destinations)])
+		fd, e := sock.Socket(at)
+		if e == 0 {
+			p.fds = append(p.fds, fd)
+			e = sock.DropAll(fd)
+		}
+		if e == 0 {
+			e = sock.Connect(fd, at)
+		}
+		if e != 0 && e != unix.EINPROGRESS {
+			return fmt.Errorf("begin silent connection %d of %d: %w", i+1, o.Silent, e)
+		}
+	}
+	return nil
+}
+
 func (p *population) bring(ctx context.Context, w client.Held) error {
 	first := len(p.fds)
 	for i := range w.N {

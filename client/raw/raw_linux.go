@@ -25,6 +25,9 @@ const (
 	// drainFor bounds the wait for the server's FIN on pooled connections
 	// after the load, in ns.
 	drainFor = 5e9
+	// slowFor ends before a SYN+ACK is sent again, which takes a second
+	// (TCP_TIMEOUT_INIT in include/net/tcp.h), in ns.
+	slowFor = 500e6
 )
 
 type stage uint8
@@ -47,11 +50,13 @@ type conn struct {
 	part     []byte // of a head that came in pieces
 	left     int    // bytes of the answer that are still to come; 0: its head is
 	last     bool   // the answer says "Connection: close"
+	status   int    // of the answer
 }
 
 // Failures that have no errno of their own use numbers beyond the kernel's.
 const (
-	errEOF unix.Errno = 1 << 16
+	errEOF    unix.Errno = 1 << 16
+	errStatus unix.Errno = 1 << 17 // and the status of an answer that is not 200
 )
 
 type failure struct {
@@ -68,6 +73,7 @@ type driver struct {
 	srcs   []*sock.Addr
 	halves int // connections closed by half
 	held   *population
+	slow   []int // connections that drop what arrives
 	loaded bool
 	conns  []conn // by file descriptor
 	pool   []int  // idle connections, the one that rested longest first
@@ -100,6 +106,9 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 	held, err := hold(ctx, o.Held, c)
 	defer held.close()
 	if err != nil {
+		return client.Stats{}, err
+	}
+	if err := held.silent(o, c); err != nil {
 		return client.Stats{}, err
 	}
 	now := c.Clock()
@@ -148,6 +157,13 @@ func (d *driver) next() (at int64, done bool) {
 		d.refill()
 	}
 	wake := d.report
+	if len(d.slow) > 0 {
+		if listen := d.stats.Begin + slowFor; now < listen {
+			wake = min(wake, listen)
+		} else {
+			d.listen()
+		}
+	}
 	for n := 0; d.more(now) && d.active < d.Concurrency; n++ {
 		due := d.sched.Due(d.stats.Started)
 		if due > now {
@@ -189,6 +205,16 @@ func (d *driver) next() (at int64, done bool) {
 		}
 	}
 	return d.Epoch + wake, false
+}
+
+// listen lets the slow connections hear again.
+func (d *driver) listen() {
+	for _, fd := range d.slow {
+		if e := sock.DropNone(fd); e != 0 && d.conns[fd].stage == connecting {
+			d.fail(fd, e, client.Connect)
+		}
+	}
+	d.slow = nil
 }
 
 // refill makes the sockets in TIME_WAIT that have died.
@@ -253,6 +279,14 @@ func (d *driver) start(now int64) {
 			_ = sock.ReuseAddress(fd) // what bind() says counts
 		}
 		if e := sock.Bind(fd, src, d.EarlyPort || d.Port > 0); e != 0 {
+			sock.Close(fd)
+			d.refused(e)
+			return
+		}
+	}
+	if d.stats.Attempted <= d.Slow {
+		d.slow = append(d.slow, fd)
+		if e := sock.DropAll(fd); e != 0 {
 			sock.Close(fd)
 			d.refused(e)
 			return
@@ -374,11 +408,11 @@ func (d *driver) receive(fd int, c *conn) {
 		b = c.part
 	}
 	m, whole, err := sock.ParseMessage(b)
-	if err != nil || m.Size > 0 && m.Status != 200 {
+	if err != nil || m.Size > 0 && m.Status == 0 {
 		d.fail(fd, unix.EPROTO, client.Receive)
 		return
 	}
-	c.last = m.Close
+	c.last, c.status = m.Close, m.Status
 	switch {
 	case whole:
 		d.answered(fd, c)
@@ -409,7 +443,12 @@ func (d *driver) leave(fd int) {
 // answered goes on once an answer is whole.
 func (d *driver) answered(fd int, c *conn) {
 	c.part, c.left = c.part[:0], 0
-	d.stats.OK++
+	if c.status == 200 {
+		d.stats.OK++
+	} else {
+		d.stats.Failed++
+		d.count(errStatus+unix.Errno(c.status), client.Receive, c.reused)
+	}
 	if d.Keepalive && !c.last && (d.PerConnection == 0 || c.sent < d.PerConnection) {
 		c.stage = idle
 		d.pool = append(d.pool, fd)
@@ -553,8 +592,13 @@ func (d *driver) snapshot() client.Stats {
 	}
 	s.Errors = make([]client.Error, 0, len(d.errs))
 	for f, n := range d.errs {
-		name := "EOF"
-		if f.errno != errEOF {
+		name := ""
+		switch {
+		case f.errno == errEOF:
+			name = "EOF"
+		case f.errno > errStatus:
+			name = fmt.Sprintf("HTTP_%03d", int(f.errno-errStatus))
+		default:
 			name = sock.ErrnoName(f.errno)
 		}
 		s.Errors = append(s.Errors, client.Error{Errno: name, Phase: f.phase, Reused: f.reused, Count: n})

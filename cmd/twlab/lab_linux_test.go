@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,9 +21,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/twlab/twlab/client"
+	"github.com/twlab/twlab/internal/wire"
+	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/lab/labtest"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/results/report"
 )
 
 // Three views of 20,000 connections must agree to the last one: the drivers'
@@ -128,6 +134,74 @@ func TestUntracedIsSaid(t *testing.T) {
 	m := run.Records[0].Metrics()
 	require.NotContains(t, m, "client.entries.fin_wait1")
 	require.Equal(t, m["client.connections.opened"], m["client.entries.syn_sent"], "Tcp.ActiveOpens")
+}
+
+// The SYN-queue filler works in namespaces that twlab made, and nowhere else:
+// neither by plan, nor where a driver is started by hand.
+func TestSilentConnectionsStayInTheLab(t *testing.T) {
+	out, err := exec.Command(bin, "run", "keepalive", "--lab", "host", "--set", "traffic.silent=5").CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "that is for the lab's own namespaces, not for the machine itself")
+
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	o := client.Options{
+		Destinations: []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String())}, Silent: 5, Count: 1, Duration: time.Second,
+		Timeout: time.Second, Concurrency: 1, Closing: client.First,
+	}
+	cmd := exec.Command(bin, "role", "client")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	answers, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
+	conn := wire.New(answers, in)
+	require.NoError(t, conn.Send("options", "client", map[string]any{"role": "client", "epoch": 0, "options": o}))
+	require.NoError(t, conn.Send("go", "client", nil))
+	for {
+		f, err := conn.Recv()
+		require.NoError(t, err)
+		if f.Kind == "ready" {
+			continue
+		}
+		require.Equal(t, results.FrameError, f.Kind)
+		var why string
+		require.NoError(t, f.Decode(&why))
+		require.Contains(t, why, "for namespaces that twlab made")
+		return
+	}
+}
+
+// The article's sysctl.conf goes in as it is, and is judged line by line.
+func TestTheArticlesSysctlFile(t *testing.T) {
+	requireLab(t)
+	t.Parallel()
+	out, err := exec.Command(bin, "run", "sysctl-file", "--sysctl-file", "testdata/article/sysctl.conf", "-q", "--format", "json",
+		"-o", filepath.Join(t.TempDir(), "run")).Output()
+	require.NoError(t, err)
+	var doc struct {
+		Lines []report.Line `json:"lines"`
+	}
+	require.NoError(t, json.Unmarshal(out, &doc))
+	require.Len(t, doc.Lines, 4)
+	moved := func(line int, metric string) string {
+		for _, m := range doc.Lines[line].Moved {
+			if m.Metric == metric {
+				return m.Variant + " " + m.Text
+			}
+		}
+		return ""
+	}
+	require.Equal(t, "net.ipv4.tcp_syncookies = 1", doc.Lines[0].String())
+	require.Empty(t, moved(0, "client.time_wait.end"), "syncookies have nothing to do with it")
+	require.Equal(t, "client-closes 100 -> 180", moved(1, "client.connections.opened"), "on the side that connects, on veth")
+	if _, err := lab.ReadSysctl("net.ipv4.tcp_tw_recycle"); err != nil {
+		require.Equal(t, "NOT ON THIS KERNEL (Linux 4.12 removed it)", doc.Lines[2].Outcome)
+	}
+	require.Empty(t, moved(3, "client.time_wait.end"), "fin_timeout is not for TIME_WAIT")
+	require.Regexp(t, `^silent-peer over 15s -> (9|10|11|12)\.\d+ s$`, moved(3, "client.fin_wait2.life"))
 }
 
 // started is a twlab run whose standard error is read line by line.

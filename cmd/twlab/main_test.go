@@ -36,9 +36,11 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		bin = filepath.Join(dir, "twlab")
-		if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-			return 1
+		for name, pkg := range map[string]string{bin: ".", filepath.Join(dir, "twlab-test-server"): "./testdata/server"} {
+			if out, err := exec.Command("go", "build", "-o", name, pkg).CombinedOutput(); err != nil {
+				fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+				return 1
+			}
 		}
 		return m.Run()
 	}())
@@ -62,6 +64,18 @@ var noLab = sync.OnceValue(func() string {
 	return "" // any other failure is for the tests to find
 })
 
+// haveProgram says whether a program is here. The error says that it must be.
+func haveProgram(name string) (bool, error) {
+	_, err := exec.LookPath(name)
+	if err != nil {
+		_, err = os.Stat(filepath.Join("/usr/sbin", name))
+	}
+	if err != nil && strings.Contains(os.Getenv("TWLAB_REQUIRE"), name) {
+		return false, fmt.Errorf("%s is required here and missing", name)
+	}
+	return err == nil, nil
+}
+
 func requireLab(t *testing.T) {
 	t.Helper()
 	if why := noLab(); why != "" {
@@ -76,6 +90,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(bin)+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("NO_COLOR", "1")
+			article, err := filepath.Abs("testdata/article")
+			e.Setenv("ARTICLE", article)
+			if err != nil {
+				return err
+			}
 			// Sockets of a run a moment ago may still be in TIME_WAIT on its port.
 			port := 10000 + 100*rand.IntN(200)
 			e.Setenv("PORT", strconv.Itoa(port))
@@ -89,6 +108,9 @@ func TestScripts(t *testing.T) {
 					return false, fmt.Errorf("netns is required here and missing: %s", why)
 				}
 				return why == "", nil
+			}
+			if name, ok := strings.CutPrefix(cond, "program:"); ok { // daemons are not in everybody's PATH
+				return haveProgram(name)
 			}
 			return false, fmt.Errorf("no condition is called %s", cond)
 		},

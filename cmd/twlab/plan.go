@@ -25,6 +25,8 @@ type planFlags struct {
 	repeat   int
 	full     bool
 	lab      string
+	nginx    string // files of the user's
+	sysctl   string
 }
 
 func (f *planFlags) register(c *cobra.Command) {
@@ -34,6 +36,8 @@ func (f *planFlags) register(c *cobra.Command) {
 	c.Flags().IntVar(&f.repeat, "repeat", 1, "run each variant so often")
 	c.Flags().BoolVar(&f.full, "full", false, "the long form of the scenario, with whole TIME_WAIT lives")
 	c.Flags().StringVar(&f.lab, "lab", "netns", "where: netns (namespaces of their own), or host (this machine's own loopback; no sysctl is written)")
+	c.Flags().StringVar(&f.nginx, "nginx-conf", "", "run nginx-keepalive with this nginx.conf too")
+	c.Flags().StringVar(&f.sysctl, "sysctl-file", "", "try the lines of this sysctl.conf in scenario sysctl-file")
 	c.Flags().StringArrayVar(&f.expect, "expect", nil, "expect this too, such as 'client.time_wait.peak <= 100'")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "decides the order of the trials")
 	_ = c.RegisterFlagCompletionFunc("variant", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -45,6 +49,26 @@ func (f *planFlags) register(c *cobra.Command) {
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	})
+}
+
+// files lets a scenario run with the user's own files.
+func (f *planFlags) files(s *scenarios.Scenario) error {
+	for _, file := range []struct {
+		name string
+		use  func(name string, data []byte) error
+	}{{f.nginx, s.UseNginxConf}, {f.sysctl, s.UseSysctlFile}} {
+		if file.name == "" {
+			continue
+		}
+		data, err := os.ReadFile(file.name)
+		if err != nil {
+			return err
+		}
+		if err := file.use(file.name, data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plans resolves the named scenarios. All that can be wrong in them is the
@@ -71,6 +95,9 @@ func (f *planFlags) plans(names []string) ([]*scenarios.Plan, error) {
 	var out []*scenarios.Plan
 	for _, name := range names {
 		s, err := scenarios.Find(name, f.full)
+		if err == nil {
+			err = f.files(s)
+		}
 		if err != nil {
 			var pe *os.PathError
 			if errors.As(err, &pe) && !errors.Is(err, os.ErrNotExist) {

@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twlab/twlab/internal/conduct"
+	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/results/report"
+	"github.com/twlab/twlab/scenarios"
 )
 
 type runFlags struct {
@@ -67,10 +69,22 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	if f.dir != "" && len(plans) > 1 {
 		return usage(errors.New("-o names one directory, and there are several scenarios: run them one by one, or leave -o out"))
 	}
+	var left error // what cannot be run here, while the rest is
+	var able []*scenarios.Plan
 	for _, p := range plans { // before anything is built
-		if err := conduct.Check(p, b); err != nil {
+		err := conduct.Check(p, b)
+		var missing *lab.MissingProgram
+		switch {
+		case errors.As(err, &missing) && len(plans) > 1:
+			left = errors.Join(left, err)
+		case err != nil:
 			return err
+		default:
+			able = append(able, p)
 		}
+	}
+	if plans = able; len(plans) == 0 {
+		return left
 	}
 	if f.jobs < 0 {
 		return usage(fmt.Errorf("--jobs %d: not below 0", f.jobs))
@@ -108,7 +122,7 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	if err != nil {
 		return withKept(err, jobs)
 	}
-	failed := error(nil)
+	var failed error
 	for i, j := range jobs {
 		if i > 0 && f.format == "text" {
 			_, _ = fmt.Fprintln(e.out)
@@ -122,6 +136,9 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 		if err != nil {
 			return err
 		}
+	}
+	if left != nil {
+		return left
 	}
 	return failed
 }

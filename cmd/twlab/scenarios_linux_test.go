@@ -24,6 +24,13 @@ func TestScenariosHold(t *testing.T) {
 	for _, name := range scenarios.Names() {
 		s, err := scenarios.Find(name, false)
 		require.NoError(t, err)
+		if p := s.Variants[0].Proxy.Command; len(p) > 0 {
+			if ok, err := haveProgram(p[0]); !ok {
+				require.NoError(t, err)
+				t.Logf("left out: %s needs %s", name, p[0])
+				continue
+			}
+		}
 		if _, err := os.Stat("/proc/sys/net/ipv4/tcp_tw_reuse_delay"); s.Parallel && (len(s.Needs) == 0 || err == nil) {
 			names = append(names, name)
 		}

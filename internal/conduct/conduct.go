@@ -66,6 +66,19 @@ func Check(p *scenarios.Plan, b lab.Backend) error {
 			return fmt.Errorf("scenario %s is about %s: not on this kernel%s", p.Scenario.Name, name, lab.Versions(name))
 		}
 	}
+	for _, v := range p.Scenario.Variants {
+		if len(v.Proxy.Command) == 0 {
+			continue
+		}
+		err := b.FindProgram(v.Proxy.Command[0])
+		var missing *lab.MissingProgram
+		if errors.As(err, &missing) {
+			missing.Package = v.Proxy.Package
+		}
+		if err != nil {
+			return fmt.Errorf("scenario %s: %w", p.Scenario.Name, err)
+		}
+	}
 	have, err := b.OpenFiles()
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/twlab/twlab/client"
 	clientraw "github.com/twlab/twlab/client/raw"
 	"github.com/twlab/twlab/internal/pace"
+	"github.com/twlab/twlab/lab/netns"
 	"github.com/twlab/twlab/results"
 	"github.com/twlab/twlab/server"
 	serverraw "github.com/twlab/twlab/server/raw"
@@ -62,6 +63,7 @@ func runClient(ctx context.Context, p *peer) error {
 	control := client.Control{
 		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[client.Stats](p),
 		Idle:   func() { _ = p.Send(frameIdle, "", nil) },
+		Made:   netns.Made,
 		Loaded: func(s client.Stats) { _ = p.Send(frameDone, "", s) },
 	}
 	if o.Refilled {

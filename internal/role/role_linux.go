@@ -7,6 +7,7 @@
 //	└ stack NAME     a network namespace: sysctls, addresses, the sampler
 //	  └ client       a driver, alone in its process
 //	  └ server
+//	  └ program    somebody else's, as the host proxy
 //
 // Only this package knows the back rooms that work inside a trial.
 package role
@@ -57,7 +58,7 @@ type setup struct {
 
 // start is what a driver is told. Options are those of its role.
 type start struct {
-	Role    string `json:"role"` // "client" or "server"
+	Role    string `json:"role"` // "client", "server" or "program"
 	Epoch   int64  `json:"epoch"`
 	Options any    `json:"options"`
 }
@@ -78,6 +79,8 @@ func Main(ctx context.Context, args []string, in io.Reader, out io.Writer) error
 		err = runClient(ctx, p)
 	case len(args) == 1 && args[0] == "server":
 		err = runServer(ctx, p)
+	case len(args) == 1 && args[0] == "program":
+		err = runProgram(ctx, p)
 	default:
 		return fmt.Errorf("no role %q", args)
 	}

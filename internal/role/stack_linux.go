@@ -81,7 +81,7 @@ func (s *stack) setup(ctx context.Context, f wire.Frame) error {
 		if err := netns.Configure(o.Stack, o.Link); err != nil {
 			return err
 		}
-		if err := netns.AwaitLink(ctx, o.Link); err != nil {
+		if err := netns.AwaitLink(ctx, o.Stack, o.Link); err != nil {
 			return err
 		}
 	}
@@ -91,6 +91,11 @@ func (s *stack) setup(ctx context.Context, f wire.Frame) error {
 	}
 	for _, h := range o.Hosts {
 		out.Hosts = append(out.Hosts, h.Name)
+	}
+	if !o.Found {
+		for _, line := range o.Stack.Try {
+			out.Tried = append(out.Tried, lab.TrySysctl(line))
+		}
 	}
 	names := append([]string(nil), lab.Recorded...)
 	for n := range o.Stack.Sysctls {

@@ -78,11 +78,16 @@ func runTrial(ctx context.Context, p *peer) error {
 	if err := t.build(ctx, world, ports, epoch); err != nil {
 		return err
 	}
-	for _, d := range []struct {
-		host    string
-		options any
-	}{{"server", s}, {"client", c}} {
-		if err := t.order(frameStart, d.host, start{Role: d.host, Epoch: epoch, Options: d.options}); err != nil {
+	type driver struct {
+		host, role string
+		options    any
+	}
+	drivers := []driver{{"server", "server", s}}
+	if t.at[lab.ProxyHost] != nil {
+		drivers = append(drivers, driver{lab.ProxyHost, "program", t.rec.Trial})
+	}
+	for _, d := range append(drivers, driver{"client", "client", c}) {
+		if err := t.order(frameStart, d.host, start{Role: d.role, Epoch: epoch, Options: d.options}); err != nil {
 			return err
 		}
 		if _, err := t.await(ctx, frameReady, d.host); err != nil {
@@ -121,8 +126,8 @@ func (t *trial) build(ctx context.Context, world lab.World, ports []uint16, epoc
 			}
 		}()
 	}
-	if !world.Link.Shared() {
-		if err := netns.Join(pids[0], pids[1]); err != nil {
+	for i := 1; i < len(pids); i++ {
+		if err := netns.Join(pids[i-1], pids[i], i > 1); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				return netns.Forbidden(err)
 			}
@@ -215,6 +220,18 @@ func (t *trial) phases(ctx context.Context) error {
 	}
 	if err := f.Decode(&t.rec.Server); err != nil {
 		return err
+	}
+	if t.at[lab.ProxyHost] != nil {
+		if err := t.order(frameStop, lab.ProxyHost, nil); err != nil {
+			return err
+		}
+		if f, err = t.await(ctx, frameDone, lab.ProxyHost); err != nil {
+			return err
+		}
+		t.rec.Proxy = &lab.ProgramStats{}
+		if err := f.Decode(t.rec.Proxy); err != nil {
+			return err
+		}
 	}
 	for i := range t.stacks {
 		s := &t.rec.Stacks[i]
@@ -413,10 +430,13 @@ func (t *trial) missing() string {
 
 // rests says whether a host's sockets may stay in that state after the load.
 func (t *trial) rests(host string, state measure.State) bool {
-	if len(t.rec.Trial.Settings.Population) > 0 {
-		return true
+	if len(t.rec.Trial.Settings.Population) > 0 || t.at[lab.ProxyHost] != nil && host != "client" {
+		return true // a proxy's pool stays open, and it closes when it likes
 	}
+	silent := t.rec.Trial.Settings.Traffic.Silent > 0
 	switch state {
+	case measure.SynSent, measure.SynRecv:
+		return silent
 	case measure.Listen, measure.TimeWait, measure.Close:
 		return true
 	case measure.FinWait2:
@@ -508,7 +528,7 @@ func (t *trial) warn() {
 	if c.Late*20 > c.Started && (!r.Trial.Parallel || c.LateMost > int64(100*time.Millisecond)) {
 		add("the rate was not held: more than 5 %% of the requests started over 1 ms late (see client.requests.late)")
 	}
-	if c.Opened != r.Server.Accepted && len(r.Trial.Settings.Population) == 0 {
+	if c.Opened != r.Server.Accepted && len(r.Trial.Settings.Population) == 0 && r.Proxy == nil {
 		add("the client opened %d connections, the server accepted %d", c.Opened, r.Server.Accepted)
 	}
 	for _, e := range c.Errors {

@@ -45,6 +45,7 @@ var (
 	lenName = []byte("Content-Length")
 	conName = []byte("Connection")
 	closeV  = []byte("close")
+	keepV   = []byte("keep-alive")
 	version = []byte("HTTP/1.1 ")
 )
 
@@ -68,6 +69,8 @@ func ParseMessage(b []byte) (m Message, ok bool, err error) {
 		if m.Status, err = strconv.Atoi(string(s[:3])); err != nil || m.Status < 100 {
 			return m, false, ErrMalformed
 		}
+	} else if bytes.HasSuffix(line, []byte(" HTTP/1.0")) {
+		m.Close = true
 	} else if !bytes.HasSuffix(line, []byte(" HTTP/1.1")) {
 		return m, false, ErrMalformed
 	}
@@ -84,7 +87,7 @@ func ParseMessage(b []byte) (m Message, ok bool, err error) {
 				return m, false, ErrMalformed
 			}
 		case bytes.EqualFold(name, conName):
-			m.Close = bytes.EqualFold(value, closeV)
+			m.Close = bytes.EqualFold(value, closeV) || m.Close && !bytes.EqualFold(value, keepV)
 		}
 	}
 	m.Size = end + len(crlf2) + body

@@ -162,7 +162,7 @@ func SmallBuffers(fd int) unix.Errno {
 	return 0
 }
 
-// HoldFIN makes the socket deaf to FIN segments until ReleaseFIN: the peer's
+// HoldFIN makes the socket deaf to FIN segments until DropNone: the peer's
 // FIN is retransmitted meanwhile. On a listener, accepted sockets inherit it.
 // With it both ends of a connection can be brought to FIN_WAIT1 before either
 // hears of the other's FIN: a simultaneous close, every time.
@@ -175,12 +175,18 @@ func attach(fd int, filter []unix.SockFilter) unix.Errno {
 	return e
 }
 
+// DropNone ends what DropAll, OnlySYN or HoldFIN began.
+func DropNone(fd int) unix.Errno {
+	var zero int32
+	_, _, e := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER,
+		uintptr(unsafe.Pointer(&zero)), unsafe.Sizeof(zero), 0)
+	return e
+}
+
 // CloseTogether sends the FIN, ends HoldFIN and closes fd, in that order.
 func CloseTogether(fd int) unix.Errno {
 	e := ShutdownWrite(fd)
-	var zero int32
-	_, _, e2 := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER,
-		uintptr(unsafe.Pointer(&zero)), unsafe.Sizeof(zero), 0)
+	e2 := DropNone(fd)
 	Close(fd)
 	if e != 0 {
 		return e

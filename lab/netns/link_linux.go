@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,17 +14,37 @@ import (
 	"github.com/twlab/twlab/lab"
 )
 
-// device is the name of each end of a veth link in its own stack.
-const device = "eth0"
+// near and far are the names of a stack's links: every stack has the first, a
+// proxy the second too, towards the server.
+const near, far = "eth0", "eth1"
 
-// Join puts a veth pair between the network namespaces of two processes.
-func Join(a, b int) error {
+// Join puts a veth pair between the network namespaces of two processes. The
+// first has it as its far end where it has a link already.
+func Join(a, b int, second bool) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = device
+	attrs.Name = near
+	if second {
+		attrs.Name = far
+	}
 	attrs.Namespace = netlink.NsPid(a)
-	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: device, PeerNamespace: netlink.NsPid(b)})
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: near, PeerNamespace: netlink.NsPid(b)})
 	if err != nil {
 		return fmt.Errorf("make a veth pair: %w", err)
+	}
+	return nil
+}
+
+// mark is the alias of lo in every stack that Configure set up.
+const mark = "made by twlab"
+
+// Made returns an error unless the calling process is in a stack that twlab made.
+func Made() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if lo.Attrs().Alias != mark {
+		return errors.New("this network namespace is not one of them")
 	}
 	return nil
 }
@@ -43,16 +64,33 @@ func Configure(s lab.Stack, link lab.Link) error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
+	if err := netlink.LinkSetAlias(lo, mark); err != nil {
+		return fmt.Errorf("mark lo: %w", err)
+	}
 	if link == lab.Loopback {
 		return nil // all of 127.0.0.0/8 is local already
 	}
-	dev := lo
-	if !link.Shared() {
-		if dev, err = netlink.LinkByName(device); err != nil {
-			return fmt.Errorf("find %s: %w", device, err)
+	if link.Shared() {
+		return carry(lo, s.Addresses)
+	}
+	for name, addresses := range map[string][]netip.Prefix{near: s.Addresses, far: s.Far} {
+		if len(addresses) == 0 {
+			continue
+		}
+		dev, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+		if err := carry(dev, addresses); err != nil {
+			return err
 		}
 	}
-	for _, a := range s.Addresses {
+	return nil
+}
+
+// carry gives a link addresses and sets it up.
+func carry(dev netlink.Link, addresses []netip.Prefix) error {
+	for _, a := range addresses {
 		if a.Addr().IsLoopback() {
 			continue
 		}
@@ -77,23 +115,30 @@ func nodad(a netip.Prefix) int {
 
 // AwaitLink waits until the stack's link carries traffic: the first SYN on a
 // link that is not quite up is lost for a second, and no counter tells.
-func AwaitLink(ctx context.Context, link lab.Link) error {
+func AwaitLink(ctx context.Context, s lab.Stack, link lab.Link) error {
 	if link.Shared() {
 		return nil
 	}
+	if err := awaitUp(ctx, near); err != nil || len(s.Far) == 0 {
+		return err
+	}
+	return awaitUp(ctx, far)
+}
+
+func awaitUp(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		dev, err := netlink.LinkByName(device)
+		dev, err := netlink.LinkByName(name)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", device, err)
+			return fmt.Errorf("find %s: %w", name, err)
 		}
 		if dev.Attrs().OperState == netlink.OperUp {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is still %s after 5 s", device, dev.Attrs().OperState)
+			return fmt.Errorf("%s is still %s after 5 s", name, dev.Attrs().OperState)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

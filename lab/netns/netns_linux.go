@@ -84,8 +84,10 @@ func (Backend) Start(ctx context.Context) (lab.Trial, error) {
 	const world = syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
 	p, err := start(ctx, syscall.SysProcAttr{
 		Cloneflags:  world | syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		UidMappings: ids(os.Geteuid()),
+		GidMappings: ids(os.Getegid()),
+		// Root's may drop groups, as programs that become nobody do.
+		GidMappingsEnableSetgroups: os.Geteuid() == 0,
 	}, "trial")
 	if err == nil {
 		return &trial{process: p, userNS: true}, nil

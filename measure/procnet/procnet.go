@@ -78,6 +78,10 @@ func (r *Reader) Counters() (measure.Counters, error) {
 	set(measure.TimewaitRefused, ext.TCPTimeWaitOverflow)
 	set("TcpExt.ListenOverflows", ext.ListenOverflows)
 	set("TcpExt.ListenDrops", ext.ListenDrops)
+	set("TcpExt.SyncookiesSent", ext.SyncookiesSent)
+	set("TcpExt.SyncookiesRecv", ext.SyncookiesRecv)
+	set("TcpExt.TCPReqQFullDrop", ext.TCPReqQFullDrop)
+	set("TcpExt.TCPReqQFullDoCookies", ext.TCPReqQFullDoCookies)
 	set("TcpExt.TCPAbortOnData", ext.TCPAbortOnData)
 	set("TcpExt.TCPAbortOnClose", ext.TCPAbortOnClose)
 

@@ -38,6 +38,16 @@ var States = []string{
 	"time_wait", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "close", "listen",
 }
 
+// Family returns what the names of a family of metrics begin with.
+func (d Def) Family() (prefix string, ok bool) {
+	for _, last := range []string{"ERRNO", "NAME"} {
+		if prefix, ok := strings.CutSuffix(d.Name, last); ok {
+			return prefix, true
+		}
+	}
+	return "", false
+}
+
 // A Counter is a metric of a stack that is the growth of one kernel counter
 // over load and hold.
 type Counter struct {
@@ -54,6 +64,12 @@ var Counters = []Counter{
 	{"segments.retransmitted", "Tcp.RetransSegs", "segments", Lower, "TCP segments sent again"},
 	{"resets.sent", "Tcp.OutRsts", "segments", Lower, "RST segments sent"},
 	{"connections.reset", "Tcp.EstabResets", "connections", Lower, "connections that went from ESTABLISHED or CLOSE_WAIT to CLOSE at once"},
+	{"listener.overflows", "TcpExt.ListenOverflows", "connections", Lower, "connections that found a listener's accept queue full"},
+	{"listener.drops", "TcpExt.ListenDrops", "segments", Lower, "SYNs and last ACKs of handshakes that a listener dropped, for whatever reason"},
+	{"syn_queue.dropped", "TcpExt.TCPReqQFullDrop", "segments", Lower, "SYNs dropped because a SYN queue was full and cookies were off"},
+	{"syn_queue.cookies", "TcpExt.TCPReqQFullDoCookies", "segments", Neither, "SYNs answered by a cookie because a SYN queue was full"},
+	{"syncookies.sent", "TcpExt.SyncookiesSent", "segments", Neither, "SYNs answered by a cookie"},
+	{"syncookies.received", "TcpExt.SyncookiesRecv", "segments", Neither, "ACKs that brought a cookie back"},
 }
 
 // Table lists all metrics in the order of a report.
@@ -76,7 +92,9 @@ func table() []Def {
 		{"server.restart.tries", "tries", Lower, false, "how often a restarted server called bind(), a tenth of a second apart, until it listened again or the trial ended", false},
 		{"server.restart.took", "s", Lower, false, "from its first bind() until a restarted server listened again; absent where it never did", false},
 		{"client.population.missing", "sockets", Lower, true, "sockets of the population that are not there, or too many, at the end of the hold", false},
-		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, or EOF where the peer closed too early", false},
+		{"client.errors.ERRNO", "errors", Lower, true, "failures with this errno, with this status (HTTP_502), or EOF where the peer closed too early", false},
+		{"proxy.version", "version", Neither, true, "of the program between client and server: 1.22.1 is 1022001", true},
+		{"proxy.log.NAME", "lines", Lower, false, "lines of the program's output that match the scenario's pattern of that name", false},
 	}
 	for _, s := range States {
 		better := Lower
@@ -117,13 +135,17 @@ func table() []Def {
 
 var (
 	hostName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	errnoName = regexp.MustCompile(`^E[A-Z0-9]+$`)
+	errnoName = regexp.MustCompile(`^(E[A-Z0-9]+|HTTP_[1-5][0-9]{2})$`)
+	logName   = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 )
 
 // Lookup returns the definition behind a metric's full name.
 func Lookup(name string) (Def, bool) {
 	if rest, ok := strings.CutPrefix(name, "client.errors."); ok && errnoName.MatchString(rest) {
 		name = "client.errors.ERRNO"
+	}
+	if rest, ok := strings.CutPrefix(name, "proxy.log."); ok && logName.MatchString(rest) {
+		name = "proxy.log.NAME"
 	}
 	host, rest, ok := strings.Cut(name, ".")
 	if !ok || !hostName.MatchString(host) {

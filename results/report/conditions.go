@@ -143,6 +143,9 @@ func (r *Report) variations() []row {
 	slices.Sort(paths)
 	var out []row
 	for _, path := range paths {
+		if strings.HasPrefix(path, "proxy.") && !strings.HasPrefix(path, "proxy.set.") {
+			continue // whole files
+		}
 		cells := make([]string, len(settings))
 		differ := false
 		for i, s := range settings {

@@ -22,6 +22,8 @@ type jsonReport struct {
 	Variants     []jsonVariant       `json:"variants"`
 	Expectations []scenarios.Outcome `json:"expectations"`
 	Warnings     []string            `json:"warnings"`
+	Notes        []string            `json:"notes,omitempty"`
+	Lines        []Line              `json:"lines,omitempty"` // of a sysctl.conf
 }
 
 type jsonVariant struct {
@@ -49,6 +51,7 @@ func writeJSON(w io.Writer, r *Report) error {
 		Schema: results.Schema, Scenario: r.Run.Plan.Scenario.Name, Question: r.Run.Plan.Scenario.Question, Verdict: r.Verdict,
 		Answer: r.Answer, Directory: r.Run.Dir, Seed: r.Run.Plan.Seed, Environment: r.Run.Records[0].Environment,
 		Variants: []jsonVariant{}, Expectations: append([]scenarios.Outcome{}, r.Expectations...), Warnings: append([]string{}, r.Warnings...),
+		Notes: r.Run.Plan.Scenario.Notes, Lines: r.lines(),
 	}
 	for i, v := range r.Variants {
 		out := jsonVariant{

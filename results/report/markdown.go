@@ -64,12 +64,22 @@ func writeMarkdown(w io.Writer, r *Report) error {
 		p.line("Zero on the %s: %s.", z.host, strings.Join(z.names, ", "))
 		p.line("")
 	}
+	for i, l := range r.lines() {
+		if i == 0 {
+			p.line("Line by line:")
+			p.line("")
+		}
+		p.line("- %d: `%s`: %s", l.Number, l.String(), l.Outcome)
+	}
 	r.transitions(p)
 	for _, c := range r.conditions() {
 		p.line("- %s: %s", c.what, c.text)
 	}
 	if line := r.forecastLine(); line != "" {
 		p.line("- forecast: %s", line)
+	}
+	for _, note := range s.Notes {
+		p.line("- note: %s", note)
 	}
 	for _, warning := range r.Warnings {
 		p.line("- warning: %s", warning)

@@ -28,9 +28,19 @@ func writeText(w io.Writer, r *Report) error {
 	}
 	p.line("")
 	r.tables(p)
+	if lines := r.lines(); len(lines) > 0 {
+		p.line("line by line (one trial each: differences below 10 %%, 10 sockets and 2.5 s are taken for noise)")
+		for _, l := range lines {
+			p.wrap(fmt.Sprintf("  %3d  ", l.Number), l.String()+": "+l.Outcome)
+		}
+		p.line("")
+	}
 	r.verdict(p)
 	if line := r.forecastLine(); line != "" {
 		p.wrap("forecast: ", line)
+	}
+	for _, note := range s.Notes {
+		p.wrap("note: ", note)
 	}
 	for _, warning := range r.Warnings {
 		p.wrap("warning: ", warning)
@@ -325,14 +335,14 @@ func (r *Report) metricsOf(host string) []string {
 	}
 	var out []string
 	for _, d := range metric.Table {
-		if rest, ok := strings.CutSuffix(d.Name, "ERRNO"); ok {
-			var errors []string
+		if family, ok := d.Family(); ok {
+			var members []string
 			for name, mine := range have {
-				if mine && strings.HasPrefix(name, rest) {
-					errors = append(errors, name)
+				if mine && strings.HasPrefix(name, family) {
+					members = append(members, name)
 				}
 			}
-			out = append(out, slices.Sorted(slices.Values(errors))...)
+			out = append(out, slices.Sorted(slices.Values(members))...)
 			continue
 		}
 		if name := strings.Replace(d.Name, "HOST", host, 1); have[name] {

@@ -50,6 +50,9 @@ func Of(t scenarios.Trial) Forecast {
 	m := newModel(t)
 	c := t.Cost()
 	f := Forecast{Figures: map[string]float64{}, Cores: c.CPU.Seconds() / c.Wall.Seconds()}
+	if tr := t.Settings.Traffic; tr.Silent > 0 || tr.Slow > 0 || len(t.Settings.Try) > 0 {
+		return f // what queues, and sysctls that may be refused, do is the question
+	}
 	if p := t.Settings.Population; p.Total() > 0 { // it is what was asked for, and traffic only adds
 		for _, held := range p {
 			if m.requests == 0 {
@@ -66,7 +69,9 @@ func Of(t scenarios.Trial) Forecast {
 		return f
 	}
 	// A connect() that fails has looked at every port.
-	f.Cores += (m.requests - opened) * m.ports * perPort.Seconds() / c.Wall.Seconds()
+	if m.holdsPorts() {
+		f.Cores += (m.requests - opened) * m.ports * perPort.Seconds() / c.Wall.Seconds()
+	}
 	f.Figures["client.connections.opened"] = opened
 	short := "EADDRNOTAVAIL"
 	if t.Settings.Traffic.Bind == scenarios.BindEarly {
@@ -185,6 +190,9 @@ func (m model) timewait(opened float64, out map[string]float64) {
 	out[other+".time_wait.peak"] = 0
 	if holder == "server" && (!m.Keepalive || m.RequestsPerConnection > 0) {
 		return // a port that the client picks again takes the old one's place
+	}
+	if rate := m.requests / max(m.load, 1e-6); m.holdsPorts() && m.cycle < shortest.Seconds() && m.load > m.cycle && rate*m.cycle < 0.97*m.tuples {
+		return // some ports are used again and again, others not at all
 	}
 	closed := opened * (1 - m.forgotten)
 	held := closed

@@ -50,6 +50,8 @@ type driver struct {
 	late      []int                    // connections that get a RST when the load is over
 	waiting   []waiting                // in CLOSE_WAIT, the first to be closed first
 	restart   *restart
+	ready     int64  // when all listeners were there
+	accepting bool   // AcceptAfter is over
 	keepText  []byte // the answers
 	closeText []byte
 	conns     []conn // by file descriptor
@@ -102,6 +104,7 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 	}
 	d.loop = &sock.Loop{Epoll: ep, Next: d.next, Event: d.event}
 	c.Release.OnRaise(ep.Wake)
+	d.ready = c.Clock()
 	c.Ready()
 	if err := d.loop.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return d.snapshot(), err
@@ -129,13 +132,26 @@ func (d *driver) listen(ep *sock.Epoll, at netip.AddrPort, b server.Behaviour, r
 	case server.OnlySYN:
 		e = sock.OnlySYN(fd)
 	}
-	if e == 0 {
+	if e == 0 && (b != "" || d.AcceptAfter == 0 || d.restart != nil) {
 		e = ep.Add(fd, unix.EPOLLIN)
 	}
 	if e != 0 {
 		return fmt.Errorf("listen on %s: %w", at, e)
 	}
 	return nil
+}
+
+// accept begins to look at the listeners that serve.
+func (d *driver) accept() {
+	d.accepting = true
+	for fd, door := range d.listeners {
+		if door != "" {
+			continue
+		}
+		if e := d.loop.Add(fd, unix.EPOLLIN); e != 0 {
+			d.count(e, "accept")
+		}
+	}
 }
 
 // keep takes a connection that came in at a door, and never looks at it again.
@@ -183,6 +199,11 @@ func (d *driver) next() (at int64, done bool) {
 		}
 	}
 	wake := d.report
+	if d.AcceptAfter > 0 && !d.accepting {
+		if wake = min(wake, int64(d.AcceptAfter)+d.ready); wake <= now {
+			d.accept()
+		}
+	}
 	for len(d.waiting) > 0 {
 		if w := d.waiting[0]; w.due > now {
 			wake = min(wake, w.due)
