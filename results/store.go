@@ -203,3 +203,44 @@ func (r *Run) Variant(name string) []*Record {
 	}
 	return out
 }
+
+// Copy copies the run in dir to another place, where a run that is there is
+// replaced once the new one is whole.
+func Copy(dir, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return fmt.Errorf("copy a run: %w", err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(to), ".new-")
+	if err != nil {
+		return fmt.Errorf("copy a run: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	for _, name := range []string{headerFile, recordsFile} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(tmp, name), b, 0o644) //nolint:gosec // others may read what was measured
+		}
+		if err != nil {
+			return fmt.Errorf("copy a run: %w", err)
+		}
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // as above
+		return err
+	}
+	if _, err := os.Stat(to); err == nil {
+		if err := Remove(to); err != nil {
+			return err
+		}
+	}
+	return os.Rename(tmp, to)
+}
+
+// Remove removes a run's directory, and nothing that is not a run's.
+func Remove(dir string) error {
+	for _, name := range []string{recordsFile, headerFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}

@@ -128,25 +128,12 @@ func parseTerm(s string, variants []Variant) (term, error) {
 		if _, ok := metric.Lookup(rest); ok {
 			return term{first, rest}, nil
 		}
-		return term{}, fmt.Errorf("no metric is called %s%s", rest, suggest.For(rest, metricNames()))
+		return term{}, fmt.Errorf("no metric is called %s%s", rest, suggest.For(rest, metric.Names()))
 	}
 	if _, ok := metric.Lookup(rest); ok {
 		return term{}, fmt.Errorf("no variant is called %s%s", first, suggest.For(first, names(variants)))
 	}
-	return term{}, fmt.Errorf("no metric is called %s%s", s, suggest.For(s, metricNames()))
-}
-
-// metricNames lists the metrics of the usual hosts, for suggestions.
-func metricNames() []string {
-	var out []string
-	for _, d := range metric.Table {
-		if rest, ok := strings.CutPrefix(d.Name, "HOST."); ok {
-			out = append(out, "client."+rest, "server."+rest)
-		} else {
-			out = append(out, d.Name)
-		}
-	}
-	return out
+	return term{}, fmt.Errorf("no metric is called %s%s", s, suggest.For(s, metric.Names()))
 }
 
 // An Outcome is what became of an expectation.

@@ -110,7 +110,7 @@ func Parse(name string, data []byte, full bool) (*Scenario, error) {
 	}
 	for _, c := range s.Columns {
 		if _, ok := metric.Lookup(c); !ok {
-			return nil, at(lineOf("columns", nil, data), fmt.Errorf("columns: no metric is called %s%s", c, suggest.For(c, metricNames())))
+			return nil, at(lineOf("columns", nil, data), fmt.Errorf("columns: no metric is called %s%s", c, suggest.For(c, metric.Names())))
 		}
 	}
 	if err := checkAnswer(s.Answer, s.Variants); err != nil {

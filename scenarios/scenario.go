@@ -9,6 +9,7 @@ package scenarios
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -448,4 +449,29 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 		c.PerConnection = tr.RequestsPerConnection
 	}
 	return w, c, s, nil
+}
+
+// Flat returns all settings that have a value as text, by their paths, as
+// records write them.
+func (s Settings) Flat() map[string]string {
+	out := map[string]string{}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return out
+	}
+	var tree map[string]any
+	if json.Unmarshal(b, &tree) == nil {
+		flatten(tree, "", out)
+	}
+	return out
+}
+
+func flatten(tree map[string]any, prefix string, into map[string]string) {
+	for k, v := range tree {
+		if sub, ok := v.(map[string]any); ok {
+			flatten(sub, prefix+k+".", into)
+			continue
+		}
+		into[prefix+k] = fmt.Sprint(v)
+	}
 }

@@ -121,11 +121,15 @@ func TestTimeWaitIsRefilled(t *testing.T) {
 		Held: []client.Held{{State: "TIME_WAIT", N: 10, At: []netip.AddrPort{at}}},
 	}
 	holding(t, o, server.Options{Listen: []netip.AddrPort{at}, Backlog: 16, Closing: server.Last}, func(refill func(int)) {
-		_, client := states(t, at.Port())
-		require.Equal(t, 10, client[measure.TimeWait])
+		held := func(n int) func() bool { // the server's FIN may be on its way
+			return func() bool {
+				_, client := states(t, at.Port())
+				return client[measure.TimeWait] == n
+			}
+		}
+		require.Eventually(t, held(10), 10*time.Second, 10*time.Millisecond)
 		refill(7)
-		_, client = states(t, at.Port())
-		require.Equal(t, 17, client[measure.TimeWait])
+		require.Eventually(t, held(17), 10*time.Second, 10*time.Millisecond)
 	})
 }
 

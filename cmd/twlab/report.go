@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,6 +49,9 @@ func writeReport(e env, dir string, out report.Format) error {
 	r := report.New(run)
 	if err := out.Write(e.out, r); err != nil {
 		return fmt.Errorf("write the report: %w", err)
+	}
+	if err := stepSummary(out, func(md report.Format, w *os.File) error { return md.Write(w, r) }); err != nil {
+		return err
 	}
 	if r.Verdict == results.Failed {
 		return &statusError{status: statusFailed, err: errors.New("an expectation failed"), silent: true}

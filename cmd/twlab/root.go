@@ -88,7 +88,7 @@ Begin with: twlab run keepalive`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newRun(e), newPlan(e), newList(e), newShow(e), newExplain(e), newKnobs(e), newSchema(e), newReport(e), newVersion(e))
+	root.AddCommand(newRun(e), newPlan(e), newList(e), newShow(e), newExplain(e), newKnobs(e), newSchema(e), newReport(e), newCompare(e), newBaseline(e), newTrend(e), newVersion(e))
 	if role := newRole(e); role != nil {
 		root.AddCommand(role)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +21,12 @@ import (
 
 type runFlags struct {
 	planFlags
-	format string
-	dir    string
-	jobs   int
-	quiet  bool
+	compareFlags
+	baseline string
+	format   string
+	dir      string
+	jobs     int
+	quiet    bool
 }
 
 func newRun(e env) *cobra.Command {
@@ -45,7 +49,9 @@ failed, 130 interrupted.`,
 		ValidArgsFunction: completeScenarios,
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd.Context(), e, args) },
 	}
-	f.register(c)
+	f.planFlags.register(c)
+	f.compareFlags.register(c)
+	c.Flags().StringVar(&f.baseline, "baseline", "", "compare with this run afterwards: a directory, or a `name` of twlab baseline")
 	registerFormat(c, &f.format)
 	c.Flags().StringVarP(&f.dir, "output", "o", "", "store records in this `directory` instead of twlab-runs/NAME-TIME; it must be new or empty")
 	c.Flags().IntVar(&f.jobs, "jobs", 0, fmt.Sprintf("most trials side by side, of scenarios that only count; 0: %d for each CPU", conduct.JobsPerCPU))
@@ -64,6 +70,9 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 	}
 	plans, err := f.plans(names)
 	if err != nil {
+		return err
+	}
+	if err := f.checkBaseline(plans); err != nil {
 		return err
 	}
 	if f.dir != "" && len(plans) > 1 {
@@ -127,7 +136,11 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 		if i > 0 && f.format == "text" {
 			_, _ = fmt.Fprintln(e.out)
 		}
-		err := writeReport(e, j.Store.Dir, out)
+		to := e
+		if f.baseline != "" && !slices.Contains([]string{"text", "md", "github"}, f.format) {
+			to.out = io.Discard // one document: the comparison
+		}
+		err := writeReport(to, j.Store.Dir, out)
 		var s *statusError
 		if errors.As(err, &s) && s.status == statusFailed {
 			failed = err
@@ -137,10 +150,38 @@ func (f *runFlags) run(ctx context.Context, e env, names []string) error {
 			return err
 		}
 	}
+	if f.baseline != "" {
+		if f.format == "text" {
+			_, _ = fmt.Fprintln(e.out)
+		}
+		if err := f.compare(e, []string{f.baseline, jobs[0].Store.Dir}, out); err != nil {
+			return err
+		}
+	}
 	if left != nil {
 		return left
 	}
 	return failed
+}
+
+// checkBaseline finds mistakes about the baseline before anything is run.
+func (f *runFlags) checkBaseline(plans []*scenarios.Plan) error {
+	if f.baseline == "" {
+		if len(f.failOn) > 0 || f.force || f.otherKernel {
+			return usage(errors.New("--fail-on, --force and --other-kernel are about a comparison: name what to compare with, --baseline"))
+		}
+		return nil
+	}
+	if len(plans) > 1 {
+		return usage(errors.New("--baseline is one run, and there are several scenarios: run them one by one"))
+	}
+	if _, err := f.options(); err != nil {
+		return err
+	}
+	if _, err := results.Open(runDir(f.baseline)); err != nil {
+		return usage(fmt.Errorf("--baseline: %w", err))
+	}
+	return nil
 }
 
 // withKept adds to the error of a run what was kept of it, and where.

@@ -311,7 +311,7 @@ func (t *trial) refill(ctx context.Context, d time.Duration) error {
 			if _, err := t.await(ctx, frameRefilled, "client"); err != nil {
 				return err
 			}
-			continue
+			over = -int64(refillEvery) // the server's last FINs may be on their way
 		}
 		if err := t.rest(ctx, min(refillEvery, time.Duration(max(0, -over)))); err != nil {
 			return err

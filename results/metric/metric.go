@@ -4,6 +4,7 @@
 package metric
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,6 +37,45 @@ type Def struct {
 // States are the TCP states as metrics spell them, in the order of a report.
 var States = []string{
 	"time_wait", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "close", "listen",
+}
+
+// Names lists the metrics of the usual hosts, families left out.
+func Names() []string {
+	var out []string
+	for _, d := range Table {
+		if _, ok := d.Family(); ok {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(d.Name, "HOST."); ok {
+			out = append(out, "client."+rest, "server."+rest)
+		} else {
+			out = append(out, d.Name)
+		}
+	}
+	return out
+}
+
+// Sort sorts names by host, client and server first, then in the order of the
+// table.
+func Sort(names []string) []string {
+	place := func(name string) (host int, hostName string, row int) {
+		hostName, rest, _ := strings.Cut(name, ".")
+		host = slices.Index([]string{"client", "server"}, hostName)
+		if host < 0 {
+			host = 2
+		}
+		row = slices.IndexFunc(Table, func(d Def) bool {
+			family, ok := d.Family()
+			return d.Name == name || d.Name == "HOST."+rest || ok && strings.HasPrefix(name, family)
+		})
+		return host, hostName, row
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		ha, na, ra := place(a)
+		hb, nb, rb := place(b)
+		return cmp.Or(cmp.Compare(ha, hb), cmp.Compare(na, nb), cmp.Compare(ra, rb), cmp.Compare(a, b))
+	})
+	return names
 }
 
 // Family returns what the names of a family of metrics begin with.

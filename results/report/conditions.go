@@ -1,7 +1,6 @@
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -125,15 +124,7 @@ func (r *Report) variations() []row {
 	settings := make([]map[string]string, len(r.Variants))
 	var paths []string
 	for i, v := range r.Run.Plan.Scenario.Variants {
-		settings[i] = map[string]string{}
-		b, err := json.Marshal(v.Settings)
-		if err != nil {
-			continue
-		}
-		var tree map[string]any
-		if json.Unmarshal(b, &tree) == nil {
-			flatten(tree, "", settings[i])
-		}
+		settings[i] = v.Flat()
 		for path := range settings[i] {
 			if !slices.Contains(paths, path) {
 				paths = append(paths, path)
@@ -165,14 +156,4 @@ func (r *Report) variations() []row {
 		out = append([]row{{label: "what varies", head: true}}, out...)
 	}
 	return out
-}
-
-func flatten(tree map[string]any, prefix string, into map[string]string) {
-	for k, v := range tree {
-		if sub, ok := v.(map[string]any); ok {
-			flatten(sub, prefix+k+".", into)
-			continue
-		}
-		into[prefix+k] = fmt.Sprint(v)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/results/compare"
 	"github.com/twlab/twlab/results/metric"
 	"github.com/twlab/twlab/scenarios"
 	"github.com/twlab/twlab/scenarios/forecast"
@@ -113,14 +114,20 @@ func (r *Report) deviations() (checked int, out []deviation) {
 type Format struct {
 	Name  string
 	Write func(w io.Writer, r *Report) error
+	// Compare writes a comparison.
+	Compare func(w io.Writer, c *compare.Comparison) error
 }
 
 // Formats lists the formats by the names that --format takes.
 var Formats = []Format{
-	{"text", writeText},
-	{"md", writeMarkdown},
-	{"csv", writeCSV},
-	{"json", writeJSON},
+	{"text", writeText, compareText},
+	{"md", writeMarkdown, compareMarkdown},
+	{"csv", writeCSV, compareCSV},
+	{"json", writeJSON, compareJSON},
+	{"junit", writeJUnit, compareJUnit},
+	{"bench", writeBench, compareBench},
+	{"openmetrics", writeOpenMetrics, compareOpenMetrics},
+	{"github", writeGitHub, compareGitHub},
 }
 
 // Find returns the format of that name.
