@@ -24,5 +24,8 @@ lint: ## what the linters say
 fmt: ## format the code
 	$(LINT) fmt ./...
 
-bench: ## speed, as ratios measured side by side in one run; wants a quiet machine
+bench: build ## speed, as ratios measured side by side in one run, and false alarms of comparisons; wants a quiet machine
 	$(GO) test -p 1 -run "^$$" -bench . -benchtime 3x ./...
+	pool=$$(mktemp -d) && trap 'rm -rf "$$pool"' EXIT && \
+	bin/twlab run keepalive --variant keepalive --set traffic.count=400 --set hold=200ms --repeat 64 -q -o "$$pool/run" >/dev/null && \
+	TWLAB_POOL="$$pool/run" $(GO) test ./results/compare -run "^$$" -bench FalseAlarms -benchtime 2000x

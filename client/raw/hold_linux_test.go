@@ -39,11 +39,19 @@ func states(t *testing.T, port uint16) (local, remote measure.Counts) {
 	return local, remote
 }
 
+var lastPort = uint16(9000)
+
+// freshPort is one that nothing of an earlier test is in TIME_WAIT on, also with
+// -count.
+func freshPort() uint16 {
+	lastPort++
+	return lastPort
+}
+
 // Each recipe by itself brings as many sockets to its state as were asked for,
 // and leaves the other side where it says.
 func TestRecipes(t *testing.T) {
 	const n = 4
-	port := uint16(9000)
 	for _, r := range []struct {
 		state measure.State
 		held  string // what is asked of the client
@@ -60,7 +68,7 @@ func TestRecipes(t *testing.T) {
 		{measure.Closing, "CLOSING", server.DeafLater, measure.Counts{measure.FinWait2: n}},
 		{measure.TimeWait, "TIME_WAIT", "", measure.Counts{}},
 	} {
-		port++
+		port := freshPort()
 		t.Run(r.state.String()+"/"+string(r.door), func(t *testing.T) {
 			labtest.Require(t, "netns")
 			at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
@@ -115,7 +123,7 @@ func TestRecipesWithoutAServer(t *testing.T) {
 // What has died of age is made anew, to the number that is asked for.
 func TestTimeWaitIsRefilled(t *testing.T) {
 	labtest.Require(t, "netns")
-	at := netip.MustParseAddrPort("127.0.0.1:8997")
+	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freshPort())
 	o := client.Options{
 		Destinations: []netip.AddrPort{at}, Refilled: true,
 		Held: []client.Held{{State: "TIME_WAIT", N: 10, At: []netip.AddrPort{at}}},

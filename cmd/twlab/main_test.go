@@ -92,6 +92,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("NO_COLOR", "1")
 			article, err := filepath.Abs("testdata/article")
 			e.Setenv("ARTICLE", article)
+			e.Setenv("V1", filepath.Join(article, "..", "..", "..", "..", "results", "testdata", "v1"))
+			e.Setenv("CI_EXAMPLE", filepath.Join(article, "..", "..", "..", "..", "examples", "ci", "Makefile"))
 			if err != nil {
 				return err
 			}

@@ -40,7 +40,7 @@ Records land in a directory as each trial ends, twlab-runs/NAME-TIME or the one 
 with -o; twlab report DIR shows them again.
 
 Exit status: 0 every expectation held, 1 could not run, 2 wrong use, 3 an expectation
-failed, 130 interrupted.`,
+or a gate (--fail-on) failed, 130 interrupted.`,
 		Example: `  twlab run keepalive
   twlab run keepalive --set traffic.rate=500/s --set link=loopback
   twlab run keepalive --variant keepalive --expect 'client.reuse_ratio >= 0.99'

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twlab/twlab/internal/suggest"
 	"github.com/twlab/twlab/results"
@@ -67,7 +68,8 @@ type Condition struct {
 // A Comparison is what two sides came to.
 type Comparison struct {
 	Scenario      string
-	Before, After string // directories, or variants
+	Before, After string    // directories, or variants
+	Started       time.Time // of After
 	Conditions    []Condition
 	// Obstacles say why the sides cannot be compared. They are compared all the
 	// same, for whoever insists.
@@ -119,7 +121,7 @@ func Runs(before, after *results.Run, o Options) (*Comparison, error) {
 	if a == b || before.Started.Equal(after.Started) && reflect.DeepEqual(before.Records, after.Records) {
 		return nil, fmt.Errorf("%s: %w", before.Dir, ErrSelf)
 	}
-	c := &Comparison{Scenario: after.Plan.Scenario.Name, Before: before.Dir, After: after.Dir}
+	c := &Comparison{Scenario: after.Plan.Scenario.Name, Before: before.Dir, After: after.Dir, Started: after.Started}
 	c.Conditions = conditions(before, after)
 	c.Obstacles = obstacles(before, after, o)
 	c.Notes = append(slices.Clone(before.Warnings), after.Warnings...)
@@ -154,7 +156,7 @@ func Runs(before, after *results.Run, o Options) (*Comparison, error) {
 // Variants compares each variant of a run with its baseline, which is the first
 // one unless the scenario says otherwise.
 func Variants(run *results.Run, o Options) (*Comparison, error) {
-	c := &Comparison{Scenario: run.Plan.Scenario.Name, Before: "baseline", After: run.Dir}
+	c := &Comparison{Scenario: run.Plan.Scenario.Name, Before: "baseline", After: run.Dir, Started: run.Started}
 	c.Obstacles, c.Notes = troubles(run), slices.Clone(run.Warnings)
 	all := ran(run.Summarize())
 	first := run.Plan.Scenario.Variants[0].Name

@@ -27,7 +27,7 @@ func writeJUnit(w io.Writer, r *Report) error {
 		}
 	}
 	suite := newSuite(s.Name, time.Duration(took))
-	suite.SetTimestamp(r.Run.Started)
+	suite.Timestamp = r.Run.Started.UTC().Format(junitTime)
 	e := r.Run.Records[0].Environment
 	for _, p := range [][2]string{{"kernel", e.Kernel}, {"lab", e.Backend}, {"twlab", e.Twlab}, {"seed", strconv.FormatUint(r.Run.Plan.Seed, 10)}} {
 		suite.AddProperty(p[0], p[1])
@@ -43,7 +43,7 @@ func writeJUnit(w io.Writer, r *Report) error {
 		addCase(&suite, "the trials ran (nothing was expected of them)", "")
 	}
 	if len(r.Warnings) > 0 {
-		suite.SystemOut = &junit.Output{Data: strings.Join(r.Warnings, "\n")}
+		suite.SystemOut.Data = strings.Join(r.Warnings, "\n")
 	}
 	return writeSuite(w, suite)
 }
@@ -52,10 +52,13 @@ func writeJUnit(w io.Writer, r *Report) error {
 // watched metric.
 func compareJUnit(w io.Writer, c *compare.Comparison) error {
 	suite := newSuite(c.Scenario+".compare", 0)
+	suite.Timestamp = c.Started.UTC().Format(junitTime)
+	suite.AddProperty("before", c.Before)
+	suite.AddProperty("after", c.After)
 	for _, g := range c.Gates {
 		addCase(&suite, g.Gate, g.Why)
-		if last := &suite.Testcases[len(suite.Testcases)-1]; g.Undecided != "" {
-			last.SystemOut = &junit.Output{Data: g.Undecided}
+		if g.Undecided != "" {
+			suite.SystemOut.Data += g.Gate + " is undecided: " + g.Undecided + "\n"
 		}
 	}
 	for _, r := range c.Rows {
@@ -69,13 +72,21 @@ func compareJUnit(w io.Writer, c *compare.Comparison) error {
 		addCase(&suite, r.Variant+": "+r.Metric, why)
 	}
 	if len(c.Obstacles) > 0 {
-		suite.SystemOut = &junit.Output{Data: "not comparable: " + strings.Join(c.Obstacles, "\n")}
+		suite.SystemOut.Data += "not comparable: " + strings.Join(c.Obstacles, "\n")
 	}
 	return writeSuite(w, suite)
 }
 
+// junitTime is how JUnit's schemas write a time: without a zone.
+const junitTime = "2006-01-02T15:04:05"
+
+// newSuite has all that the stricter of the schemas in use ask for (Ant's, which
+// wants more than that of Jenkins).
 func newSuite(name string, took time.Duration) junit.Testsuite {
-	return junit.Testsuite{Name: "twlab." + name, Time: fmt.Sprintf("%.3f", took.Seconds())}
+	return junit.Testsuite{
+		Name: "twlab." + name, Package: "twlab", Hostname: "localhost", Time: fmt.Sprintf("%.3f", took.Seconds()),
+		Properties: &[]junit.Property{}, SystemOut: &junit.Output{}, SystemErr: &junit.Output{},
+	}
 }
 
 func addCase(s *junit.Testsuite, name, why string) {
@@ -87,8 +98,7 @@ func addCase(s *junit.Testsuite, name, why string) {
 }
 
 func writeSuite(w io.Writer, s junit.Testsuite) error {
-	all := junit.Testsuites{}
-	all.AddSuite(s)
+	all := junit.Testsuites{Suites: []junit.Testsuite{s}} // the totals are the suite's
 	if _, err := io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?>`+"\n"); err != nil {
 		return err
 	}

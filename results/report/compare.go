@@ -238,7 +238,9 @@ func compareJSON(w io.Writer, c *compare.Comparison) error {
 		Warnings   []string            `json:"warnings"`
 	}{
 		c.Scenario, c.Before, c.After, c.Failed(), append([]compare.Condition{}, c.Conditions...), append([]string{}, c.Obstacles...),
-		append([]compare.Outcome{}, c.Gates...), len(c.Alarms()), []jsonRow{}, append([]string{}, c.Alone...), append([]string{}, c.Notes...),
+		append([]compare.Outcome{}, c.Gates...), len(c.Alarms()),
+		[]jsonRow{},
+		append([]string{}, c.Alone...), append([]string{}, c.Notes...),
 	}
 	for _, r := range c.Rows {
 		def, _ := metric.Lookup(r.Metric)
