@@ -170,6 +170,8 @@ func Variants(run *results.Run, o Options) (*Comparison, error) {
 			continue
 		}
 		c.add(base+" -> "+v.Name, all[i], all[j])
+		at := slices.Index(run.Plan.Scenario.VariantNames(), base)
+		c.Conditions = append(c.Conditions, settings(base+" -> "+v.Name, run.Plan.Scenario.Variants[at].Flat(), v.Flat(), "")...)
 	}
 	if len(c.Rows) == 0 {
 		return nil, fmt.Errorf("%s has one variant, and nothing to compare it with: name two runs", run.Dir)
@@ -407,20 +409,7 @@ func conditions(before, after *results.Run) []Condition {
 		if i < 0 {
 			continue
 		}
-		x, y := v.Flat(), after.Plan.Scenario.Variants[i].Flat()
-		paths := maps.Clone(x)
-		maps.Copy(paths, y)
-		for _, path := range slices.Sorted(maps.Keys(paths)) {
-			if strings.HasPrefix(path, "sysctls.") {
-				continue // as read back, above
-			}
-			what := v.Name + ": " + path
-			if strings.HasPrefix(path, "proxy.files.") && x[path] != y[path] {
-				say(what, fmt.Sprintf("%d bytes", len(x[path])), fmt.Sprintf("%d bytes, other text", len(y[path])))
-				continue
-			}
-			say(what, orNone(x[path]), orNone(y[path]))
-		}
+		out = append(out, settings(v.Name, v.Flat(), after.Plan.Scenario.Variants[i].Flat(), "sysctls.")...) // those as read back, above
 	}
 	e, f := a.Environment, b.Environment
 	say("kernel", e.Kernel, f.Kernel)
@@ -436,6 +425,25 @@ func orNone(s string) string {
 		return "none"
 	}
 	return s
+}
+
+// settings lists what differs between the settings of two variants, but for paths that
+// begin with skip.
+func settings(name string, before, after map[string]string, skip string) []Condition {
+	var out []Condition
+	paths := maps.Clone(before)
+	maps.Copy(paths, after)
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		x, y := orNone(before[path]), orNone(after[path])
+		switch {
+		case x == y, path == "try", skip != "" && strings.HasPrefix(path, skip):
+			continue
+		case strings.HasPrefix(path, "proxy.files."):
+			x, y = fmt.Sprintf("%d bytes", len(x)), fmt.Sprintf("%d bytes, other text", len(y))
+		}
+		out = append(out, Condition{name + ": " + path, x, y})
+	}
+	return out
 }
 
 // obstacles say why two runs should not be compared.
