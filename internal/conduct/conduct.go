@@ -193,6 +193,9 @@ func talk(world lab.Trial, t scenarios.Trial, o Options, observe func(wire.Frame
 	order := results.Record{Schema: results.Schema, Trial: t, Environment: results.Environment{
 		Twlab: o.Version, Backend: o.Backend.Name(), UserNamespace: world.UserNamespace(), Untraced: o.Untraced,
 	}}
+	if o.Tracer == nil && o.Untraced == "" {
+		order.Environment.Untraced = "nobody asked for it"
+	}
 	namespaces := map[string]uint64{}
 	if err := conn.Send(results.FrameTrial, "", order); err != nil {
 		return nil, errors.Join(io.EOF, err)

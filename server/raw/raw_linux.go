@@ -237,7 +237,7 @@ func (d *driver) listenAgain(now int64) int64 {
 	r.Took, r.next = now-r.first, now+restartEvery
 	for _, a := range d.Listen {
 		if err := d.listen(d.loop.Epoll, a, "", d.Restart == server.Reusing); err != nil {
-			var e unix.Errno
+			e := unix.EIO
 			errors.As(err, &e)
 			d.count(e, "listen")
 			return r.next
