@@ -26,6 +26,7 @@ var floors = map[string]int{
 	"results/compare":     5,
 	"results/report":      6,
 	"results":             4,
+	"measure/twtest":      3,
 	"lab/labtest":         3,
 	"scenarios/forecast":  3,
 	"scenarios":           2,

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package twtest_test
+
+import "testing"
+
+func closeWait(*testing.T) {}
