@@ -16,12 +16,18 @@ type VariantSummary struct {
 	Samples map[string]stats.Sample // by metric
 }
 
+// Sample returns a metric's values. An error that no trial met was 0 in each.
+func (v VariantSummary) Sample(name string) stats.Sample {
+	s := v.Samples[name]
+	if len(s.Values) == 0 && strings.HasPrefix(name, "client.errors.") {
+		return stats.Sample{Values: make([]float64, v.Trials), Exact: true}
+	}
+	return s
+}
+
 // Value returns the centre of a metric.
 func (v VariantSummary) Value(name string) (float64, bool) {
-	if v.Trials > 0 && strings.HasPrefix(name, "client.errors.") && v.Samples[name].Values == nil {
-		return 0, true
-	}
-	s, ok := v.Samples[name].Summary()
+	s, ok := v.Sample(name).Summary()
 	return s.Center, ok
 }
 

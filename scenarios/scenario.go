@@ -8,7 +8,6 @@
 package scenarios
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -396,12 +395,12 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	}
 	c := client.Options{
 		Count: tr.Count, Rate: tr.rate(), RampTo: float64(tr.RampTo), Duration: tr.duration(), Concurrency: tr.Concurrency,
-		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: time.Duration(cmp.Or(tr.Timeout, requestTimeout)),
+		Keepalive: tr.Keepalive, HalfClose: tr.HalfClose, EarlyPort: tr.Bind == BindEarly, Timeout: time.Duration(tr.Timeout),
 		Slow: tr.Slow,
 		Port: tr.ClientPort, ReuseAddress: tr.ClientReuseAddress,
 	}
 	s := server.Options{
-		Backlog: cmp.Or(tr.Backlog, 4096), Forgets: tr.ServerForgets, Body: int(tr.Body), Exclusive: tr.Listen == ListenPlain, Restart: server.Restarting(tr.Restart),
+		Backlog: tr.Backlog, Forgets: tr.ServerForgets, Body: int(tr.Body), Exclusive: tr.Listen == ListenPlain, Restart: server.Restarting(tr.Restart),
 	}
 	if tr.Sources > 0 {
 		c.Sources = w.Clients

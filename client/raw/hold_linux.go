@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -132,6 +133,26 @@ func (p *population) bring(ctx context.Context, w client.Held) error {
 		return each(mine, sock.ShutdownWrite)
 	}
 	return nil
+}
+
+// refill makes the sockets in TIME_WAIT that have died.
+func (d *driver) refill() {
+	if d.Refill == nil {
+		return
+	}
+	n := d.Refill()
+	i := slices.IndexFunc(d.Held, func(h client.Held) bool { return h.State == "TIME_WAIT" })
+	if n == 0 || i < 0 {
+		return
+	}
+	again := d.Held[i]
+	again.N = n
+	if err := d.held.bring(context.Background(), again); err != nil {
+		e := unix.EIO
+		errors.As(err, &e)
+		d.count(e, client.Connect, false)
+	}
+	d.Filled()
 }
 
 func each(fds []int, f func(int) unix.Errno) error {

@@ -6,7 +6,6 @@ package raw
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -215,26 +214,6 @@ func (d *driver) listen() {
 	d.slow = nil
 }
 
-// refill makes the sockets in TIME_WAIT that have died.
-func (d *driver) refill() {
-	if d.Refill == nil {
-		return
-	}
-	n := d.Refill()
-	i := slices.IndexFunc(d.Held, func(h client.Held) bool { return h.State == "TIME_WAIT" })
-	if n == 0 || i < 0 {
-		return
-	}
-	again := d.Held[i]
-	again.N = n
-	if err := d.held.bring(context.Background(), again); err != nil {
-		e := unix.EIO
-		errors.As(err, &e)
-		d.count(e, client.Connect, false)
-	}
-	d.Filled()
-}
-
 // more says whether the load has requests left to start.
 func (d *driver) more(now int64) bool {
 	return d.drain == 0 && now < d.stop && (d.Count == 0 || d.stats.Started < d.Count)
@@ -378,11 +357,11 @@ func (d *driver) event(fd int, _ uint32) {
 }
 
 func (d *driver) receive(fd int, c *conn) {
+	recv := sock.Recv
 	if d.Closing == client.Unread {
-		d.leave(fd)
-		return
+		recv = sock.Peek
 	}
-	n, e := sock.Recv(fd, d.buf)
+	n, e := recv(fd, d.buf)
 	switch {
 	case e == unix.EAGAIN:
 		return
@@ -391,6 +370,12 @@ func (d *driver) receive(fd int, c *conn) {
 		return
 	case n == 0:
 		d.fail(fd, errEOF, client.Receive)
+		return
+	}
+	if d.Closing == client.Unread { // the answer has begun to arrive, and stays where it is
+		d.stats.OK++
+		d.active--
+		d.end(fd, &d.stats.ClosedReset)
 		return
 	}
 	d.stats.BytesReceived += int64(n)
@@ -419,23 +404,6 @@ func (d *driver) receive(fd int, c *conn) {
 	case len(c.part) == 0:
 		c.part = append(c.part, b...)
 	}
-}
-
-// leave closes a connection on which an answer has begun to arrive, unread.
-func (d *driver) leave(fd int) {
-	switch n, e := sock.Peek(fd, d.buf[:1]); {
-	case e == unix.EAGAIN:
-		return
-	case e != 0:
-		d.fail(fd, e, client.Receive)
-		return
-	case n == 0:
-		d.fail(fd, errEOF, client.Receive)
-		return
-	}
-	d.stats.OK++
-	d.active--
-	d.end(fd, &d.stats.ClosedReset)
 }
 
 // answered goes on once an answer is whole.

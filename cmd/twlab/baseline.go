@@ -28,7 +28,7 @@ func checkBaseline(name string) error {
 // runDir is the directory of a run that is given by directory, or as the name
 // of a baseline.
 func runDir(name string) string {
-	if _, err := os.Stat(name); err != nil && baselineName.MatchString(name) {
+	if !exists(name) && baselineName.MatchString(name) {
 		if saved := filepath.Join(baselines, name); exists(saved) {
 			return saved
 		}

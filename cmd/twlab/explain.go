@@ -8,6 +8,7 @@ import (
 
 	"github.com/twlab/twlab/internal/suggest"
 	"github.com/twlab/twlab/measure"
+	"github.com/twlab/twlab/results/report"
 )
 
 func newExplain(e env) *cobra.Command {
@@ -45,6 +46,9 @@ func newExplain(e env) *cobra.Command {
 	}
 }
 
+// explainWidth is the most columns that an explanation takes.
+const explainWidth = 98
+
 func explain(b *strings.Builder, x measure.Explanation) {
 	fmt.Fprintf(b, "%s\n", x.State)
 	calls := fmt.Sprintf("%s in RFC 9293, %s in the kernel", x.RFC, x.Kernel)
@@ -62,16 +66,6 @@ func explain(b *strings.Builder, x measure.Explanation) {
 		{"helps", x.Helps},
 		{"see", "twlab run " + strings.Join(x.Scenarios, ", ")},
 	} {
-		room, at := 88, 0
-		fmt.Fprintf(b, "  %-8s", line.what)
-		for word := range strings.FieldsSeq(line.text) {
-			if at > 0 && at+1+len(word) > room {
-				fmt.Fprintf(b, "\n  %-8s", "")
-				at = 0
-			}
-			fmt.Fprintf(b, " %s", word)
-			at += 1 + len(word)
-		}
-		b.WriteString("\n")
+		_ = report.Wrap(b, explainWidth, fmt.Sprintf("  %-8s ", line.what), line.text) // a Builder takes everything
 	}
 }

@@ -3,7 +3,6 @@ package twtest
 import (
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 )
@@ -95,29 +94,23 @@ func (l *Listener) NothingOpen() bool {
 	return l.fail(fmt.Sprintf("%d connections were not closed by the server", open), func(a *accepted) bool { return a.closed.IsZero() })
 }
 
-// fail reports what is wrong, and ten of the connections that pick picks.
+// fail reports what is wrong, and the connections that pick picks.
 func (l *Listener) fail(what string, pick func(*accepted) bool) bool {
-	l.mu.Lock()
-	lines := []string{what}
-	more := 0
-	for i, a := range l.conns {
-		switch {
-		case !pick(a):
-		case len(lines) > 10:
-			more++
-		case a.closed.IsZero():
-			lines = append(lines, fmt.Sprintf("  connection %d from %s: open for %s", i+1, a.RemoteAddr(), time.Since(a.begun).Round(time.Microsecond)))
-		default:
-			lines = append(lines, fmt.Sprintf("  connection %d from %s: closed after %s", i+1, a.RemoteAddr(), a.closed.Sub(a.begun).Round(time.Microsecond)))
-		}
-	}
-	l.mu.Unlock()
-	if more > 0 {
-		lines = append(lines, fmt.Sprintf("  and %d more", more))
-	}
 	if h, ok := l.t.(interface{ Helper() }); ok {
 		h.Helper()
 	}
-	l.t.Errorf("%s", strings.Join(lines, "\n"))
-	return false
+	var lines []string
+	l.mu.Lock()
+	for i, a := range l.conns {
+		if !pick(a) {
+			continue
+		}
+		age := fmt.Sprintf("open for %s", time.Since(a.begun).Round(time.Microsecond))
+		if !a.closed.IsZero() {
+			age = fmt.Sprintf("closed after %s", a.closed.Sub(a.begun).Round(time.Microsecond))
+		}
+		lines = append(lines, fmt.Sprintf("  connection %d from %s: %s", i+1, a.RemoteAddr(), age))
+	}
+	l.mu.Unlock()
+	return complain(l.t, what, lines)
 }

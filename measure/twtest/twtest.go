@@ -397,15 +397,14 @@ func (s Stats) ReuseRatio() float64 {
 	return float64(s.Reused) / float64(s.Requests)
 }
 
-// fail reports what is wrong, and the requests that a function picks, ten at
-// most: first those that lost something.
+// fail reports what is wrong, and the requests that a function picks: first
+// those that lost something.
 func (w *Watcher) fail(what string, pick func(*request) (why string, ok bool)) bool {
 	if h, ok := w.t.(interface{ Helper() }); ok {
 		h.Helper()
 	}
-	w.mu.Lock()
 	var lines []string
-	more := 0
+	w.mu.Lock()
 	sorted := slices.Clone(w.requests)
 	slices.SortStableFunc(sorted, func(a, b *request) int {
 		switch {
@@ -417,20 +416,24 @@ func (w *Watcher) fail(what string, pick func(*request) (why string, ok bool)) b
 		return 1
 	})
 	for _, r := range sorted {
-		why, ok := pick(r)
-		switch {
-		case !ok:
-		case len(lines) == 10:
-			more++
-		default:
+		if why, ok := pick(r); ok {
 			lines = append(lines, fmt.Sprintf("  request %d (%s): %s", r.number, r.what, why))
 		}
 	}
 	w.mu.Unlock()
-	if more > 0 {
-		lines = append(lines, fmt.Sprintf("  and %d more", more))
+	return complain(w.t, what, lines)
+}
+
+// complain reports what is wrong, and ten lines of evidence at most.
+func complain(t T, what string, lines []string) bool {
+	if h, ok := t.(interface{ Helper() }); ok {
+		h.Helper()
 	}
-	w.t.Errorf("%s", strings.Join(slices.Insert(lines, 0, what), "\n"))
+	const most = 10
+	if more := len(lines) - most; more > 0 {
+		lines = append(lines[:most], fmt.Sprintf("  and %d more", more))
+	}
+	t.Errorf("%s", strings.Join(slices.Insert(lines, 0, what), "\n"))
 	return false
 }
 

@@ -49,14 +49,12 @@ type Row struct {
 	Gated     bool
 	Corrected float64
 	Change    Change
+
+	before, after float64 // centres
 }
 
 // Values are the centres before and after.
-func (r Row) Values() (before, after float64) {
-	a, _ := r.Before.Summary()
-	b, _ := r.After.Summary()
-	return a.Center, b.Center
-}
+func (r Row) Values() (before, after float64) { return r.before, r.after }
 
 // A Condition is something that both sides ran under, differently.
 type Condition struct {
@@ -76,10 +74,10 @@ type Comparison struct {
 	Obstacles []string
 	Rows      []Row
 	// Alone names variants that only one side has.
-	Alone  []string
-	Gates  []Outcome
-	Counts struct{ Gated, Tested int } // rows that are watched; those among them with a test
-	Notes  []string
+	Alone   []string
+	Gates   []Outcome
+	Watched int // rows that are gated
+	Notes   []string
 }
 
 // Alarms are the watched rows that are worse, beyond chance.
@@ -187,8 +185,7 @@ func index(list []results.VariantSummary, name string) int {
 	return slices.IndexFunc(list, func(v results.VariantSummary) bool { return v.Name == name })
 }
 
-// add compares all metrics of two variants. An error that one side never met
-// was 0 there.
+// add compares all metrics of two variants.
 func (c *Comparison) add(name string, before, after results.VariantSummary) {
 	names := map[string]bool{}
 	for m := range before.Samples {
@@ -197,21 +194,15 @@ func (c *Comparison) add(name string, before, after results.VariantSummary) {
 	for m := range after.Samples {
 		names[m] = true
 	}
-	sample := func(v results.VariantSummary, m string) stats.Sample {
-		s := v.Samples[m]
-		if len(s.Values) == 0 && strings.HasPrefix(m, "client.errors.") {
-			s = stats.Sample{Values: make([]float64, v.Trials), Exact: true}
-		}
-		return s
-	}
 	for _, m := range metric.Sort(slices.Collect(maps.Keys(names))) {
-		r := Row{Variant: name, Metric: m, Before: sample(before, m), After: sample(after, m)}
+		r := Row{Variant: name, Metric: m, Before: before.Sample(m), After: after.Sample(m)}
 		if len(r.Before.Values) == 0 || len(r.After.Values) == 0 {
 			continue
 		}
 		r.Test = stats.Compare(r.Before, r.After)
-		a, b := r.Values()
-		switch {
+		r.before, _ = before.Value(m)
+		r.after, _ = after.Value(m)
+		switch a, b := r.Values(); {
 		case a != 0:
 			d := (b - a) / math.Abs(a)
 			r.Delta = &d
@@ -244,12 +235,11 @@ func (c *Comparison) judge(o Options) error {
 		if !r.Gated {
 			continue
 		}
-		c.Counts.Gated++
+		c.Watched++
 		if !r.Test.Exact {
 			tested, p = append(tested, i), append(p, r.Test.P)
 		}
 	}
-	c.Counts.Tested = len(tested)
 	for k, q := range stats.Holm(p) {
 		c.Rows[tested[k]].Corrected = q
 	}

@@ -109,7 +109,7 @@ func conclusion(c *compare.Comparison) []string {
 	alarms := c.Alarms()
 	out := []string{fmt.Sprintf("%d metrics: %d the same, %d may be noise, %d better, %d worse, %d different; %d watched (*), %d of those worse",
 		len(c.Rows), counts[compare.Same], counts[compare.Noise], counts[compare.Better], counts[compare.Worse], counts[compare.Different],
-		c.Counts.Gated, len(alarms))}
+		c.Watched, len(alarms))}
 	for _, g := range c.Gates {
 		switch {
 		case g.Failed:

@@ -51,7 +51,7 @@ func writeJSON(w io.Writer, r *Report) error {
 		Schema: results.Schema, Scenario: r.Run.Plan.Scenario.Name, Question: r.Run.Plan.Scenario.Question, Verdict: r.Verdict,
 		Answer: r.Answer, Directory: r.Run.Dir, Seed: r.Run.Plan.Seed, Environment: r.Run.Records[0].Environment,
 		Variants: []jsonVariant{}, Expectations: append([]scenarios.Outcome{}, r.Expectations...), Warnings: append([]string{}, r.Warnings...),
-		Notes: r.Run.Plan.Scenario.Notes, Lines: r.lines(),
+		Notes: r.Run.Plan.Scenario.Notes, Lines: r.Lines,
 	}
 	for i, v := range r.Variants {
 		out := jsonVariant{

@@ -64,7 +64,7 @@ func writeMarkdown(w io.Writer, r *Report) error {
 		p.line("Zero on the %s: %s.", z.host, strings.Join(z.names, ", "))
 		p.line("")
 	}
-	for i, l := range r.lines() {
+	for i, l := range r.Lines {
 		if i == 0 {
 			p.line("Line by line:")
 			p.line("")

@@ -27,8 +27,10 @@ type Report struct {
 	Expectations []scenarios.Outcome
 	// Forecasts say for each variant what was to be expected in closed form.
 	Forecasts []forecast.Forecast
-	Answer    string   // "" where a figure of it is absent
-	Warnings  []string // each with its variants
+	// Lines are those of the scenario's sysctl.conf, judged; none without one.
+	Lines    []Line
+	Answer   string   // "" where a figure of it is absent
+	Warnings []string // each with its variants
 }
 
 // New works out the report of a run.
@@ -42,6 +44,7 @@ func New(run *results.Run) *Report {
 		}
 		r.Forecasts = append(r.Forecasts, f)
 	}
+	r.Lines = r.lines()
 	figure := func(variant, name string) (string, bool) {
 		i := slices.IndexFunc(r.Variants, func(v results.VariantSummary) bool { return v.Name == variant })
 		if i < 0 {

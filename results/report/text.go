@@ -28,9 +28,9 @@ func writeText(w io.Writer, r *Report) error {
 	}
 	p.line("")
 	r.tables(p)
-	if lines := r.lines(); len(lines) > 0 {
+	if len(r.Lines) > 0 {
 		p.line("line by line (one trial each: differences below 10 %%, 10 sockets and 2.5 s are taken for noise)")
-		for _, l := range lines {
+		for _, l := range r.Lines {
 			p.wrap(fmt.Sprintf("  %3d  ", l.Number), l.String()+": "+l.Outcome)
 		}
 		p.line("")
@@ -63,9 +63,18 @@ func (p *printer) line(format string, args ...any) {
 	}
 }
 
-// wrap writes text after a prefix, wrapped, later lines indented below the first.
+// wrap writes text after a prefix, as wide as a report.
 func (p *printer) wrap(prefix, s string) {
-	room := width - len(prefix)
+	if p.err == nil {
+		p.err = Wrap(p.w, width, prefix, s)
+	}
+}
+
+// Wrap writes text after a prefix, wrapped at so many columns, later lines
+// indented below the first.
+func Wrap(w io.Writer, columns int, prefix, s string) error {
+	p := &printer{w: w}
+	room := columns - len(prefix)
 	line := ""
 	flush := func() {
 		p.line("%s%s", prefix, line)
@@ -82,6 +91,7 @@ func (p *printer) wrap(prefix, s string) {
 		line += word
 	}
 	flush()
+	return p.err
 }
 
 // A row of the table: a label and a cell for each variant.
