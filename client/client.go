@@ -4,9 +4,11 @@
 package client
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -83,7 +85,72 @@ type Options struct {
 	HalfClose bool `json:"half_close,omitempty"`
 	// Timeout bounds one request, connect included. Required.
 	Timeout time.Duration `json:"timeout_ns"`
+	// Stdlib is what the engines of client/stdlib read beside Destinations, Count, the
+	// rates, Duration, Concurrency, Keepalive and Timeout; the raw one has no use for it.
+	Stdlib Stdlib `json:"stdlib,omitzero"`
 }
+
+// Stdlib says how a client uses Go's standard library: net/http, or database/sql.
+// The zero value is one client for all requests, as the library makes it, that reads
+// every answer to its end.
+type Stdlib struct {
+	SQL bool `json:"sql,omitempty"` // database/sql instead of net/http
+	// Protocol is "https" (HTTP/1.1 over TLS), "h2" (HTTP/2 over TLS), "h2c" (HTTP/2
+	// without TLS), and otherwise HTTP/1.1.
+	Protocol string `json:"protocol,omitempty"`
+	// Unix is the UNIX socket that is connected to instead of Destinations: one in the
+	// abstract namespace (unix(7)), which is no file, with "@" before its name.
+	Unix string `json:"unix,omitempty"`
+	// Roots are certificates, in PEM, that are trusted. Without them TLS trusts nobody.
+	Roots []byte `json:"roots,omitempty"`
+	// Resume lets all clients share a cache of TLS sessions.
+	Resume bool   `json:"resume,omitempty"`
+	Method string `json:"method,omitempty"` // Get, Post, PostKey, PostStream; "": Get
+	Read   string `json:"read,omitempty"`   // ReadAll, ReadJSON, ReadNothing, LeaveOpen; "": ReadAll
+	// Pool is the most idle connections that a client keeps (MaxIdleConnsPerHost,
+	// SetMaxIdleConns). Zero: what the library takes, which is 2 in both.
+	Pool int `json:"pool,omitempty"`
+	// MaxConnections is the most connections that a client opens (MaxConnsPerHost,
+	// SetMaxOpenConns). Zero: no limit.
+	MaxConnections int `json:"max_connections,omitempty"`
+	// IdleTimeout is how long an idle connection is kept (IdleConnTimeout,
+	// SetConnMaxIdleTime). Zero: for ever.
+	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"`
+	// PerClient is the number of requests after which a client is given up for a new
+	// one. Zero: never.
+	PerClient int64 `json:"per_client,omitempty"`
+	// Clients is the number of clients that work side by side; each has its share of
+	// Concurrency. Zero: one; with PerClient, one for each request under way.
+	Clients int `json:"clients,omitempty"`
+	// Abandon leaves the idle connections of a client that is given up open.
+	Abandon bool `json:"abandon,omitempty"`
+	// Burst starts Concurrency requests together, and the next when all of them have ended.
+	Burst bool `json:"burst,omitempty"`
+	// Rest is the pause between the end of a request and the next one of the same worker,
+	// or burst. Zero: none.
+	Rest time.Duration `json:"rest_ns,omitempty"`
+	// Seek moves each worker's Rest towards the moment at which its connection ends: a
+	// little longer after each request on a reused connection, a little shorter after each
+	// on a fresh one.
+	Seek bool `json:"seek,omitempty"`
+}
+
+// The methods of Stdlib. A POST has a body that net/http can send again (GetBody), but
+// for PostStream.
+const (
+	Get        = "get"
+	Post       = "post"
+	PostKey    = "post_key"    // with an Idempotency-Key
+	PostStream = "post_stream" // with an Idempotency-Key, and a body that cannot be sent again
+)
+
+// The ways to read an answer's body of Stdlib.
+const (
+	ReadAll     = "all"    // to its end, then close it
+	ReadJSON    = "decode" // one value with json.Decoder, then close it
+	ReadNothing = "close"  // close it unread
+	LeaveOpen   = "never"  // neither read nor close it
+)
 
 // RampOver is how long the ramp takes.
 func (o Options) RampOver() time.Duration {
@@ -130,11 +197,28 @@ func (o Options) Validate() error {
 	case o.HalfClose && o.Closing != First:
 		return errors.New("client: only who closes first can close by half")
 	}
+	if err := o.Stdlib.validate(); err != nil {
+		return err
+	}
 	switch o.Closing {
 	case First, Last, Both, Reset, Unread:
 		return nil
 	}
 	return fmt.Errorf("client: closing %q is none of first, last, both, reset, unread", o.Closing)
+}
+
+func (l Stdlib) validate() error {
+	switch {
+	case !slices.Contains([]string{"", Get, Post, PostKey, PostStream}, l.Method):
+		return fmt.Errorf("client: method %q is none of get, post, post_key, post_stream", l.Method)
+	case !slices.Contains([]string{"", ReadAll, ReadJSON, ReadNothing, LeaveOpen}, l.Read):
+		return fmt.Errorf("client: read %q is none of all, decode, close, never", l.Read)
+	case !slices.Contains([]string{"", "http1", "https", "h2", "h2c"}, l.Protocol):
+		return fmt.Errorf("client: protocol %q is none of http1, https, h2, h2c", l.Protocol)
+	case l.Pool < 0 || l.MaxConnections < 0 || l.PerClient < 0 || l.Clients < 0:
+		return errors.New("client: pool, connections and clients must not be negative")
+	}
+	return nil
 }
 
 // A Phase is what a request was doing when it failed.
@@ -158,6 +242,11 @@ type Error struct {
 	Phase  Phase  `json:"phase"`
 	Reused bool   `json:"reused"` // on a connection that had carried a request before
 	Count  int64  `json:"count"`
+}
+
+// CompareErrors orders errors by errno, phase and whether the connection was reused.
+func CompareErrors(a, b Error) int {
+	return cmp.Or(cmp.Compare(a.Errno, b.Errno), cmp.Compare(a.Phase, b.Phase), cmp.Compare(fmt.Sprint(a.Reused), fmt.Sprint(b.Reused)))
 }
 
 // Stats is what a client has counted so far. Times are ns since the start of
@@ -188,21 +277,50 @@ type Stats struct {
 	ClosedReset  int64 `json:"closed_reset"`
 	ClosedFailed int64 `json:"closed_failed"`
 
-	// Connect says how long connect() took to an open connection; nil where
-	// none was opened.
-	Connect *Latency `json:"connect,omitempty"`
+	// What only the engines of client/stdlib can tell:
+
+	// Stale counts the requests that were sent on a reused connection which the server
+	// had closed, or closed then, without an answer. They failed, or net/http sent them again.
+	Stale int64 `json:"stale,omitempty"`
+	// Unused counts connections that have carried no request.
+	Unused int64 `json:"connections_unused,omitempty"`
+	// Ended counts connections by why they ended: the Cause's.
+	Ended map[Cause]int64 `json:"ended,omitempty"`
+	// Handshakes are those of TLS that succeeded; Resumed of them took up a session again.
+	Handshakes int64 `json:"tls_handshakes,omitempty"`
+	Resumed    int64 `json:"tls_resumed,omitempty"`
+
+	// Connect says how long connect() took to an open connection; TLS, how long the
+	// handshake that came then. FirstByte and Whole say how long it was until an answer began,
+	// and until it was whole; in an open loop from when the request was due, not from when
+	// it could be sent, so that none that had to wait is left out (coordinated omission). Those
+	// that failed are not in it. Each is nil where there was none, and while the load goes on.
+	Connect   *Latency `json:"connect,omitempty"`
+	TLS       *Latency `json:"tls,omitempty"`
+	FirstByte *Latency `json:"first_byte,omitempty"`
+	Whole     *Latency `json:"whole,omitempty"`
 
 	Errors []Error `json:"errors,omitempty"`
 	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system, from Begin on
 }
 
-// Latency sums up how long something took, in ns, to three digits.
-type Latency struct {
-	Count int64 `json:"count"`
-	P50   int64 `json:"p50_ns"`
-	P99   int64 `json:"p99_ns"`
-	Most  int64 `json:"most_ns"`
-}
+// A Cause says why a connection of client/stdlib ended.
+type Cause string
+
+// The causes.
+const (
+	LoadOver     Cause = "load_over"     // the load was, and the client was closed
+	GivenUp      Cause = "client_closed" // its client was given up, and closed
+	PoolFull     Cause = "pool_full"     // when its request was done, the pool held as many as it may
+	BodyUnread   Cause = "body_unread"   // an answer's body was closed before its end
+	NoKeepalive  Cause = "no_keepalive"  // one side said "Connection: close"
+	ClientIdle   Cause = "client_idle"   // the client's idle timeout
+	ServerClosed Cause = "server_closed" // the server closed it while it was idle
+	Broken       Cause = "broken"        // it ended in the middle of a request
+)
+
+// Causes lists them.
+var Causes = []Cause{LoadOver, GivenUp, PoolFull, BodyUnread, NoKeepalive, ClientIdle, ServerClosed, Broken}
 
 // Control ties a running client to whoever runs it. Report and Idle are called
 // from the driver's thread and must not block long.

@@ -25,13 +25,14 @@ const (
 	Veth6     Link = "veth6"     // the same over IPv6
 	Loopback  Link = "loopback"  // one stack, 127.0.0.0/8
 	Loopback6 Link = "loopback6" // one stack, ::1 and addresses added to lo
+	Unix      Link = "unix"      // one stack, a UNIX socket in the abstract namespace, which is no file
 )
 
 // Links lists the links that a scenario may name.
-var Links = []Link{Veth, Veth6, Loopback, Loopback6}
+var Links = []Link{Veth, Veth6, Loopback, Loopback6, Unix}
 
 // Shared says whether both hosts are on one stack.
-func (l Link) Shared() bool { return l == Loopback || l == Loopback6 }
+func (l Link) Shared() bool { return l == Loopback || l == Loopback6 || l == Unix }
 
 // IPv6 says whether the link speaks IPv6.
 func (l Link) IPv6() bool { return l == Veth6 || l == Loopback6 }
@@ -85,7 +86,7 @@ func NewWorld(link Link, clients, servers int, sysctls map[string]string) (World
 		first.client, first.server, bits = "198.18.0.1", "198.19.0.1", 15
 	case Veth6:
 		first.client, first.server, bits = "2001:2::1:1", "2001:2::2:1", 64
-	case Loopback:
+	case Loopback, Unix: // a stack has addresses, used or not
 		first.client, first.server, bits = "127.0.1.1", "127.0.0.1", 8
 	case Loopback6:
 		first.client, first.server, bits = "2001:2::1:1", "2001:2::2:2", 128

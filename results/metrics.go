@@ -5,13 +5,14 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/twlab/twlab/client"
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results/metric"
 )
 
 // Metrics takes all metrics from a record. What could not be read is absent.
-// client.errors.ERRNO is there for the errors that happened.
+// client.errors.ERRNO is there for the errors that happened, client.ended.CAUSE for the causes.
 func (r *Record) Metrics() map[string]float64 {
 	m := map[string]float64{}
 	c := r.Client
@@ -26,9 +27,28 @@ func (r *Record) Metrics() map[string]float64 {
 	if took := float64(c.End-c.Begin) / 1e9; took > 0 {
 		m["client.requests.rate"] = float64(c.OK) / took
 	}
-	if h := c.Connect; h != nil {
-		m["client.connect.p50"], m["client.connect.p99"] = float64(h.P50)/1e9, float64(h.P99)/1e9
+	latencies(c, m)
+	if r.Trial.Settings.Traffic.UsesStdlib() {
+		m["client.requests.stale"] = float64(c.Stale)
+		if c.Started > 0 {
+			m["client.requests.stale_per_10000"] = 1e4 * float64(c.Stale) / float64(c.Started)
+		}
+		m["client.connections.unused"] = float64(c.Unused)
+		for why, n := range c.Ended {
+			m["client.ended."+string(why)] = float64(n)
+		}
 	}
+	if r.Trial.Settings.Traffic.Protocol.TLS() {
+		m["client.tls.handshakes"], m["client.tls.resumed"] = float64(c.Handshakes), float64(c.Resumed)
+	}
+	if n := r.Server.Reused; n != nil && r.Server.Requests > 0 {
+		m["server.reuse_ratio"] = float64(*n) / float64(r.Server.Requests)
+	}
+	if d := r.Server.Drained; d != nil {
+		m["server.drain.burst"] = float64(d.Burst)
+	}
+	m["client.closed.first"], m["client.closed.last"], m["client.closed.reset"] = float64(c.ClosedFirst), float64(c.ClosedLast), float64(c.ClosedReset)
+	m["server.closed.first"], m["server.closed.last"], m["server.closed.reset"] = float64(r.Server.ClosedFirst), float64(r.Server.ClosedLast), float64(r.Server.ClosedReset)
 	for _, e := range c.Errors {
 		m["client.errors."+e.Errno] += float64(e.Count)
 	}
@@ -58,6 +78,19 @@ func (r *Record) Metrics() map[string]float64 {
 	}
 	r.population(m)
 	return m
+}
+
+// latencies adds the percentiles of what a client timed.
+func latencies(c client.Stats, m map[string]float64) {
+	for name, l := range map[string]*client.Latency{"connect": c.Connect, "tls": c.TLS, "first_byte": c.FirstByte, "latency": c.Whole} {
+		if l == nil {
+			continue
+		}
+		m["client."+name+".p50"], m["client."+name+".p99"] = float64(l.P50)/1e9, float64(l.P99)/1e9
+		if name == "latency" {
+			m["client.latency.p90"], m["client.latency.p999"] = float64(l.P90)/1e9, float64(l.P999)/1e9
+		}
+	}
 }
 
 var threeNumbers = regexp.MustCompile(`(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?`)

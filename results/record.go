@@ -51,7 +51,7 @@ type Environment struct {
 	OpenFiles     uint64 `json:"open_files"`     // hard limit of a process
 	Backend       string `json:"backend"`        // "netns"
 	UserNamespace bool   `json:"user_namespace"` // the lab had one of its own
-	Engine        string `json:"engine"`         // "raw"
+	Engine        string `json:"engine"`         // as scenarios.Engine
 	// Untraced says why changes of state were not counted one by one (see
 	// Stack.Transitions); "" where they were, and in records from before.
 	Untraced string `json:"untraced,omitempty"`

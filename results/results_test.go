@@ -80,6 +80,16 @@ func TestEveryMetricOfTheTableIsTaken(t *testing.T) {
 	run.Records[0].Client.Errors = []client.Error{{Errno: "EPIPE", Count: 2}, {Errno: "EPIPE", Reused: true, Count: 1}}
 	run.Records[0].Client.Connect = &client.Latency{Count: 1, P50: 2e9, P99: 3e9}
 	// What records of that time did not hold.
+	took := &client.Latency{Count: 1, P50: 1, P90: 2, P99: 3, P999: 4}
+	rec := run.Records[0]
+	rec.Client.FirstByte, rec.Client.Whole, rec.Client.TLS = took, took, took
+	rec.Trial.Settings.Traffic.Engine, rec.Trial.Settings.Traffic.Protocol = scenarios.NetHTTP, scenarios.HTTPS
+	rec.Client.Ended = map[client.Cause]int64{}
+	for i, c := range client.Causes {
+		require.Equal(t, metric.Causes[i], string(c))
+		rec.Client.Ended[c] = 1
+	}
+	rec.Server.Reused, rec.Server.Drained = new(int64), &server.Drained{Burst: 3}
 	run.Records[0].Server.BytesSent = 1
 	run.Records[0].Proxy = &lab.ProgramStats{Version: "nginx version: nginx/1.22.1", Log: map[string]int64{"trouble": 3}}
 	run.Records[0].Server.Restart = &server.Restart{Tries: 1, Done: true}
@@ -99,7 +109,7 @@ func TestEveryMetricOfTheTableIsTaken(t *testing.T) {
 		require.True(t, ok, "%s stands in no table", name)
 	}
 	for _, d := range metric.Table {
-		name := strings.NewReplacer("HOST", "client", "ERRNO", "EPIPE", "NAME", "trouble").Replace(d.Name)
+		name := strings.NewReplacer("HOST", "client", "ERRNO", "EPIPE", "NAME", "trouble", "CAUSE", "pool_full").Replace(d.Name)
 		// The golden run's sockets outlive it, and it has no population.
 		if !strings.HasSuffix(name, ".life") && !strings.HasSuffix(name, ".entries.time_wait") && !strings.HasPrefix(name, "client.population.") {
 			require.Contains(t, got, name)

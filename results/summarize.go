@@ -2,7 +2,6 @@ package results
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/twlab/twlab/results/metric"
 	"github.com/twlab/twlab/results/stats"
@@ -16,10 +15,10 @@ type VariantSummary struct {
 	Samples map[string]stats.Sample // by metric
 }
 
-// Sample returns a metric's values. An error that no trial met was 0 in each.
+// Sample returns a metric's values. An error that no trial met, and a cause, was 0 in each.
 func (v VariantSummary) Sample(name string) stats.Sample {
 	s := v.Samples[name]
-	if len(s.Values) == 0 && strings.HasPrefix(name, "client.errors.") {
+	if len(s.Values) == 0 && metric.FromZero(name) {
 		return stats.Sample{Values: make([]float64, v.Trials), Exact: true}
 	}
 	return s
@@ -41,16 +40,16 @@ func (r *Run) Summarize() []VariantSummary {
 				def, _ := metric.Lookup(m)
 				s := v.Samples[m]
 				// An error that earlier trials did not meet was 0 there.
-				for strings.HasPrefix(m, "client.errors.") && len(s.Values) < v.Trials {
+				for metric.FromZero(m) && len(s.Values) < v.Trials {
 					s.Values = append(s.Values, 0)
 				}
-				s.Values, s.Exact = append(s.Values, value), def.Exact
+				s.Values, s.Exact = append(s.Values, value), def.Exact && !rec.Trial.Settings.Traffic.UsesStdlib()
 				v.Samples[m] = s
 			}
 			v.Trials++
 		}
 		for m, s := range v.Samples { // and 0 in later ones
-			for strings.HasPrefix(m, "client.errors.") && len(s.Values) < v.Trials {
+			for metric.FromZero(m) && len(s.Values) < v.Trials {
 				s.Values = append(s.Values, 0)
 			}
 			v.Samples[m] = s

@@ -380,6 +380,8 @@ func settable(t reflect.Type, prefix string) []string {
 		switch {
 		case f.Type == reflect.TypeFor[Traffic]():
 			out = append(out, settable(f.Type, prefix+name+".")...)
+		case f.Anonymous:
+			out = append(out, settable(f.Type, prefix)...)
 		case f.Type.Kind() != reflect.Map:
 			out = append(out, prefix+name)
 		}

@@ -93,6 +93,8 @@ type Settings struct {
 // Traffic is what client and server do. The load ends when Count requests were
 // started or Duration is over.
 type Traffic struct {
+	// Engine is raw, nethttp (Go's net/http) or sql (Go's database/sql).
+	Engine   Engine   `yaml:"engine" json:"engine,omitempty"`
 	Count    int64    `yaml:"count" json:"count"`       // requests; 0: as many as Duration allows
 	Rate     Rate     `yaml:"rate" json:"rate"`         // requests/s of an open loop; 0: a closed loop
 	RampTo   Rate     `yaml:"ramp_to" json:"ramp_to"`   // the rate rises or falls evenly to this until Count, or Duration, is reached; 0: it stays
@@ -158,6 +160,7 @@ type Traffic struct {
 	// ClientReuseAddress sets SO_REUSEADDR on a client's socket before it is
 	// bound to ClientPort.
 	ClientReuseAddress bool `yaml:"client_reuse_address" json:"client_reuse_address,omitempty"`
+	Stdlib             `yaml:",inline"`
 }
 
 // defaults are what a scenario need not say.
@@ -248,6 +251,9 @@ func (s Settings) validate() (path string, err error) {
 	if path, err := s.checkProxy(); err != nil {
 		return path, err
 	}
+	if path, err := s.checkEngine(); err != nil {
+		return path, err
+	}
 	if err := s.checkPopulation(); err != nil {
 		return "population", err
 	}
@@ -289,11 +295,19 @@ const (
 	fastestLoop    = 100_000
 )
 
+// closedLoopRate is about how many requests a second a closed loop makes.
+func (t Traffic) closedLoopRate() float64 {
+	if c := t.cycle(); c > 0 {
+		return min(closedLoopRate, float64(t.Concurrency)/c.Seconds())
+	}
+	return closedLoopRate
+}
+
 // expected is how long the load will take.
 func (t Traffic) expected() time.Duration {
 	rate := t.meanRate()
 	if rate == 0 {
-		rate = closedLoopRate
+		rate = t.closedLoopRate()
 	}
 	byCount := time.Duration(float64(t.Count) / rate * 1e9)
 	if t.Count == 0 || t.Duration > 0 && byCount > time.Duration(t.Duration) {
@@ -306,7 +320,7 @@ func (t Traffic) expected() time.Duration {
 func (t Traffic) requests() int64 {
 	rate := t.meanRate()
 	if rate == 0 {
-		rate = closedLoopRate
+		rate = t.closedLoopRate()
 	}
 	n := int64(rate * t.expected().Seconds())
 	if t.Count > 0 && (n > t.Count || t.rate() == 0 && t.Duration == 0) {
@@ -319,6 +333,8 @@ func (t Traffic) requests() int64 {
 func (t Traffic) connections() int64 {
 	n := t.requests()
 	switch k := t.RequestsPerConnection; {
+	case t.UsesStdlib(): // the library decides
+		return n
 	case t.Keepalive && k > 0: // each of the pool's connections may be cut off early
 		return min(n, (n+k-1)/k+int64(t.Concurrency))
 	case t.Keepalive:
@@ -420,6 +436,7 @@ func (t Trial) World() (lab.World, client.Options, server.Options, error) {
 	default:
 		s.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), tr.Port)}
 	}
+	c.Stdlib, s.Stdlib = t.Settings.stdlibOptions()
 	s.CloseAfter, s.AcceptAfter, c.Silent = time.Duration(tr.CloseAfter), time.Duration(tr.AcceptAfter), tr.Silent
 	c.Refilled = t.Settings.Refilled()
 	c.Held, s.Doors = t.Settings.hold(w.Servers, s.Listen[0].Addr())

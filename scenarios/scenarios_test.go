@@ -58,7 +58,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"name: two", "name: one", `small.yaml:7: variant one stands here a second time`},
 		{"name: two", "name: Two!", `small.yaml:7: variant's name "Two!": write small letters`},
 		{"name: small", "name: Small", `small.yaml: name "Small": write small letters`},
-		{"question: Is it small?", "link: wire\nquestion: q", `small.yaml:2: variant one: link "wire" is none of [veth veth6 loopback loopback6]`},
+		{"question: Is it small?", "link: wire\nquestion: q", `small.yaml:2: variant one: link "wire" is none of [veth veth6 loopback loopback6 unix]`},
 		{"question: Is it small?", "sysctls: {kernel.panic: 1}\nquestion: q", `small.yaml:2: variant one: sysctl kernel.panic: only those under net. belong to a network namespace`},
 		{"one.client.requests.ok == 100", "one.client.request.ok == 100", `small.yaml:10: expectation "one.client.request.ok == 100": no metric is called client.request.ok; did you mean client.requests.ok?`},
 		{"one.client.requests.ok == 100", "on.client.requests.ok == 100", `small.yaml:10: expectation "on.client.requests.ok == 100": no variant is called on; did you mean one?`},

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write schema.json anew")
 
 // The schema is the types' own, with their fields' comments.
 func TestSchemaIsThatOfTheCode(t *testing.T) {
-	g := generator{docs: comments(t, "scenario.go", "parse.go")}
+	g := generator{docs: comments(t, "stdlib.go", "scenario.go", "parse.go")}
 	s := g.object(reflect.TypeFor[file]())
 	s.Schema = "https://json-schema.org/draft/2020-12/schema"
 	s.Title = "twlab scenario"
@@ -141,11 +141,17 @@ func (g generator) value(name string, t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[Duration](), reflect.TypeFor[Population]():
 		return plain("string")
 	case reflect.TypeFor[Close]():
-		s := enum()
-		for _, c := range closings {
-			s.Enum = append(s.Enum, string(c))
-		}
-		return s
+		return enum(anys(closings)...)
+	case reflect.TypeFor[Engine]():
+		return enum(anys(engines)...)
+	case reflect.TypeFor[Protocol]():
+		return enum(anys(protocols)...)
+	case reflect.TypeFor[Method]():
+		return enum(anys(methods)...)
+	case reflect.TypeFor[Reading]():
+		return enum(anys(readings)...)
+	case reflect.TypeFor[Drain]():
+		return enum(anys(drains)...)
 	case reflect.TypeFor[Listening]():
 		return enum(string(ListenReusing), string(ListenPlain))
 	case reflect.TypeFor[Bytes]():
@@ -153,11 +159,7 @@ func (g generator) value(name string, t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[Bind]():
 		return enum(string(BindLate), string(BindEarly))
 	case reflect.TypeFor[lab.Link]():
-		s := enum()
-		for _, l := range lab.Links {
-			s.Enum = append(s.Enum, string(l))
-		}
-		return s
+		return enum(anys(lab.Links)...)
 	}
 	switch t.Kind() {
 	case reflect.Struct:
@@ -181,4 +183,12 @@ func (g generator) value(name string, t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string"}
 	}
 	return &jsonschema.Schema{Type: "integer"}
+}
+
+func anys[T ~string](list []T) []any {
+	var out []any
+	for _, v := range list {
+		out = append(out, string(v))
+	}
+	return out
 }

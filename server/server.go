@@ -34,7 +34,7 @@ type Options struct {
 	Doors   []Door  `json:"doors,omitempty"`
 	Backlog int     `json:"backlog"` // of listen(2); the kernel caps it at net.core.somaxconn
 	Closing Closing `json:"closing"`
-	// Body is the size of an answer's body, in bytes. Zero: six.
+	// Body is the size of an answer's body, in bytes.
 	Body int `json:"body,omitempty"`
 	// Exclusive listens without SO_REUSEADDR.
 	Exclusive bool `json:"exclusive,omitempty"`
@@ -53,6 +53,60 @@ type Options struct {
 	// Forgets is the share of connections, in percent, that the server never
 	// closes once the client has: the leak that shows as CLOSE_WAIT.
 	Forgets int `json:"forgets_percent,omitempty"`
+	// Stdlib is what the engines of server/stdlib read beside Listen and Body; the raw one has no
+	// use for it.
+	Stdlib Stdlib `json:"stdlib,omitzero"`
+}
+
+// Stdlib says how a server uses Go's standard library: net/http, or plain connections
+// that speak the lab's own protocol of sessions.
+type Stdlib struct {
+	SQL      bool   `json:"sql,omitempty"`      // sessions
+	Protocol string `json:"protocol,omitempty"` // as client.Stdlib has it
+	Unix     string `json:"unix,omitempty"`     // where it listens instead of Listen
+	// Certificate and Key are the server's, in PEM, for TLS.
+	Certificate []byte `json:"certificate,omitempty"`
+	Key         []byte `json:"key,omitempty"`
+	// IdleTimeout is how long an idle connection is kept (http.Server.IdleTimeout).
+	// Zero: for ever.
+	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"`
+	// AnswerAfter is how long an answer takes. Zero: no time.
+	AnswerAfter time.Duration `json:"answer_after_ns,omitempty"`
+	// Chunked sends bodies without a Content-Length.
+	Chunked bool `json:"chunked,omitempty"`
+	// Drops is the number of the request, on each connection, that is read and not answered: the
+	// server closes instead. Zero: none.
+	Drops int64 `json:"drops,omitempty"`
+	Drain Drain `json:"drain,omitzero"`
+}
+
+// A Drain replaces the server by another one under load, as a rolling restart does. The
+// listener is handed on: no connect() is refused.
+type Drain struct {
+	How Draining `json:"how"` // "": it is not replaced
+	// After is when, counted from the first connection.
+	After time.Duration `json:"after_ns"`
+	// Over is the time that an Aged server's connections have to end.
+	Over time.Duration `json:"over_ns,omitempty"`
+}
+
+// Draining says how a server ends that another one replaces.
+type Draining string
+
+// The ways of draining.
+const (
+	Abrupt   Draining = "abrupt"   // all connections are closed at once (http.Server.Close)
+	Graceful Draining = "graceful" // idle connections are closed at once, others after their answer (http.Server.Shutdown)
+	// Aged is Graceful, but each connection gets an answer with "Connection: close" before, at a
+	// moment of its own within Drain.Over.
+	Aged Draining = "max_age"
+)
+
+// A Drained is what a Drain came to.
+type Drained struct {
+	At int64 `json:"at_ns"` // when it began, since the start of the trial
+	// Burst is the most connections that were accepted within 100 ms from then on.
+	Burst int64 `json:"burst"`
 }
 
 // Validate says what is missing.
@@ -126,6 +180,8 @@ type Stats struct {
 	Accepted int64 `json:"connections_accepted"`
 	Live     int64 `json:"connections_live"` // accepted and not yet closed here
 	Requests int64 `json:"requests"`
+	// Reused are the requests on a connection that had carried one before; nil in records from before they were counted.
+	Reused *int64 `json:"reused,omitempty"`
 	// BytesSent are those of answers, heads included, that the kernel took.
 	BytesSent int64 `json:"bytes_sent"`
 
@@ -135,6 +191,8 @@ type Stats struct {
 	Forgotten   int64 `json:"forgotten"`    // the peer's FIN was seen, and nothing done
 	// Restart is nil where none was asked for, or the load is not over.
 	Restart *Restart `json:"restart,omitempty"`
+	// Drained is nil where none was asked for, or its time has not come.
+	Drained *Drained `json:"drained,omitempty"`
 
 	Errors []Error `json:"errors,omitempty"`
 	CPU    int64   `json:"cpu_ns"` // of the driver's process, user and system

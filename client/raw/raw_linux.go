@@ -4,14 +4,11 @@
 package raw
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/twlab/twlab/client"
@@ -45,6 +42,8 @@ type conn struct {
 	reused   bool
 	sent     int64  // requests so far
 	begun    int64  // connect() was called, ns since the trial start
+	due      int64  // when the request was, ns since the trial's start
+	begins   bool   // the next bytes are the answer's first
 	deadline int64  // ns since the trial's start
 	part     []byte // of a head that came in pieces
 	left     int    // bytes of the answer that are still to come; 0: its head is
@@ -84,7 +83,9 @@ type driver struct {
 	drain  int64 // when waiting for the pool's end is given up; 0: load goes on
 	stats  client.Stats
 	errs   map[failure]int64
-	took   *hdrhistogram.Histogram // from connect() to an open connection, ns
+	took   client.Times // from connect() to an open connection
+	first  client.Times // until an answer began
+	whole  client.Times // until it was there
 	cpu    int64
 	buf    []byte
 }
@@ -113,7 +114,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 	now := c.Clock()
 	d := &driver{
 		Control: c, Options: o, errs: map[failure]int64{}, buf: make([]byte, 64<<10), cpu: sock.CPU(),
-		took: hdrhistogram.New(1, int64(10*time.Minute), 3), sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, stop: now + int64(o.Duration), report: now + reportEvery,
+		took: client.NewTimes(), first: client.NewTimes(), whole: client.NewTimes(), sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, stop: now + int64(o.Duration), report: now + reportEvery,
 		stats: client.Stats{Begin: now},
 	}
 	d.held = held
@@ -177,7 +178,10 @@ func (d *driver) next() (at int64, done bool) {
 			d.stats.Late++
 			d.stats.LateMost = max(d.stats.LateMost, by)
 		}
-		d.start(now)
+		if d.Rate == 0 {
+			due = now
+		}
+		d.start(now, due)
 		if d.Rate > 0 {
 			now = d.Clock() // starting takes time, and the next one's lateness counts
 		}
@@ -219,7 +223,7 @@ func (d *driver) more(now int64) bool {
 	return d.drain == 0 && now < d.stop && (d.Count == 0 || d.stats.Started < d.Count)
 }
 
-func (d *driver) start(now int64) {
+func (d *driver) start(now, due int64) {
 	d.stats.Started++
 	d.active++
 	deadline := now + int64(d.Timeout)
@@ -227,7 +231,7 @@ func (d *driver) start(now int64) {
 		fd := d.pool[0]
 		d.pool = d.pool[1:]
 		c := &d.conns[fd]
-		c.stage, c.reused, c.deadline = waiting, true, deadline
+		c.stage, c.reused, c.deadline, c.due, c.begins = waiting, true, deadline, due, true
 		c.sent++
 		d.stats.Reused++
 		if e := d.send(fd); e != 0 {
@@ -278,7 +282,7 @@ func (d *driver) start(now int64) {
 	for fd >= len(d.conns) {
 		d.conns = append(d.conns, make([]conn, len(d.conns)+64)...)
 	}
-	d.conns[fd] = conn{stage: connecting, sent: 1, begun: begun, deadline: deadline, part: d.conns[fd].part[:0]}
+	d.conns[fd] = conn{stage: connecting, sent: 1, begun: begun, deadline: deadline, due: due, begins: true, part: d.conns[fd].part[:0]}
 	// On one machine the handshake is usually over when connect() returns.
 	watch := uint32(unix.EPOLLIN)
 	switch e := d.send(fd); e {
@@ -299,7 +303,7 @@ func (d *driver) established(fd int) {
 	d.stats.Opened++
 	d.stats.Fresh++
 	d.conns[fd].stage = waiting
-	_ = d.took.RecordValue(max(1, d.Clock()-d.conns[fd].begun)) // no request lives for ten minutes
+	d.took.Add(d.Clock() - d.conns[fd].begun)
 }
 
 func (d *driver) send(fd int) unix.Errno {
@@ -372,6 +376,10 @@ func (d *driver) receive(fd int, c *conn) {
 		d.fail(fd, errEOF, client.Receive)
 		return
 	}
+	if c.begins {
+		c.begins = false
+		d.first.Add(d.Clock() - c.due)
+	}
 	if d.Closing == client.Unread { // the answer has begun to arrive, and stays where it is
 		d.stats.OK++
 		d.active--
@@ -411,6 +419,7 @@ func (d *driver) answered(fd int, c *conn) {
 	c.part, c.left = c.part[:0], 0
 	if c.status == 200 {
 		d.stats.OK++
+		d.whole.Add(d.Clock() - c.due)
 	} else {
 		d.stats.Failed++
 		d.count(errStatus+unix.Errno(c.status), client.Receive, c.reused)
@@ -553,8 +562,8 @@ func (d *driver) expire(now int64) {
 func (d *driver) snapshot() client.Stats {
 	s := d.stats
 	s.At, s.CPU = d.Clock(), sock.CPU()-d.cpu
-	if n := d.took.TotalCount(); n > 0 {
-		s.Connect = &client.Latency{Count: n, P50: d.took.ValueAtQuantile(50), P99: d.took.ValueAtQuantile(99), Most: d.took.Max()}
+	if d.loaded {
+		s.Connect, s.FirstByte, s.Whole = d.took.Sum(), d.first.Sum(), d.whole.Sum()
 	}
 	s.Errors = make([]client.Error, 0, len(d.errs))
 	for f, n := range d.errs {
@@ -569,8 +578,6 @@ func (d *driver) snapshot() client.Stats {
 		}
 		s.Errors = append(s.Errors, client.Error{Errno: name, Phase: f.phase, Reused: f.reused, Count: n})
 	}
-	slices.SortFunc(s.Errors, func(a, b client.Error) int {
-		return cmp.Or(cmp.Compare(a.Errno, b.Errno), cmp.Compare(a.Phase, b.Phase), cmp.Compare(fmt.Sprint(a.Reused), fmt.Sprint(b.Reused)))
-	})
+	slices.SortFunc(s.Errors, client.CompareErrors)
 	return s
 }

@@ -12,29 +12,42 @@ import (
 
 	"github.com/twlab/twlab/client"
 	clientraw "github.com/twlab/twlab/client/raw"
+	clientstdlib "github.com/twlab/twlab/client/stdlib"
 	"github.com/twlab/twlab/internal/pace"
 	"github.com/twlab/twlab/lab/netns"
 	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/scenarios"
 	"github.com/twlab/twlab/server"
 	serverraw "github.com/twlab/twlab/server/raw"
+	serverstdlib "github.com/twlab/twlab/server/stdlib"
 )
 
 // options waits for the first frame, which says what to do.
-func (p *peer) options(ctx context.Context, into any) (epoch int64, err error) {
+func (p *peer) options(ctx context.Context, into any) (start, error) {
 	f, err := p.next(ctx)
 	if err != nil {
-		return 0, err
+		return start{}, err
 	}
 	if f.Kind != frameOptions {
-		return 0, fmt.Errorf("frame %q stands where %q belongs", f.Kind, frameOptions)
+		return start{}, fmt.Errorf("frame %q stands where %q belongs", f.Kind, frameOptions)
 	}
 	var raw json.RawMessage
 	s := start{Options: &raw}
 	if err := f.Decode(&s); err != nil {
-		return 0, err
+		return s, err
 	}
-	return s.Epoch, json.Unmarshal(raw, into)
+	return s, json.Unmarshal(raw, into)
 }
+
+// The engines by their names: nethttp and sql share a room.
+var (
+	clients = map[scenarios.Engine]func(context.Context, client.Options, client.Control) (client.Stats, error){
+		scenarios.Raw: clientraw.Run, scenarios.NetHTTP: clientstdlib.Run, scenarios.SQL: clientstdlib.Run,
+	}
+	servers = map[scenarios.Engine]func(context.Context, server.Options, server.Control) (server.Stats, error){
+		scenarios.Raw: serverraw.Run, scenarios.NetHTTP: serverstdlib.Run, scenarios.SQL: serverstdlib.Run,
+	}
+)
 
 // report sends running figures; a pipe that is gone ends the role anyway.
 func report[T any](p *peer) func(T) {
@@ -43,7 +56,7 @@ func report[T any](p *peer) func(T) {
 
 func runClient(ctx context.Context, p *peer) error {
 	var o client.Options
-	epoch, err := p.options(ctx, &o)
+	begin, err := p.options(ctx, &o)
 	if err != nil {
 		return err
 	}
@@ -61,7 +74,7 @@ func runClient(ctx context.Context, p *peer) error {
 	}
 	var missing atomic.Int64
 	control := client.Control{
-		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[client.Stats](p),
+		Clock: pace.NewClock(begin.Epoch).Now, Epoch: begin.Epoch, Report: report[client.Stats](p),
 		Idle:   func() { _ = p.Send(frameIdle, "", nil) },
 		Made:   netns.Made,
 		Loaded: func(s client.Stats) { _ = p.Send(frameDone, "", s) },
@@ -82,13 +95,13 @@ func runClient(ctx context.Context, p *peer) error {
 			}
 		}()
 	}
-	_, err = clientraw.Run(ctx, o, control)
+	_, err = clients[begin.Engine](ctx, o, control)
 	return err
 }
 
 func runServer(ctx context.Context, p *peer) error {
 	var o server.Options
-	epoch, err := p.options(ctx, &o)
+	begin, err := p.options(ctx, &o)
 	if err != nil {
 		return err
 	}
@@ -110,8 +123,8 @@ func runServer(ctx context.Context, p *peer) error {
 			}
 		}
 	})
-	stats, err := serverraw.Run(ctx, o, server.Control{
-		Clock: pace.NewClock(epoch).Now, Epoch: epoch, Report: report[server.Stats](p), Release: &release,
+	stats, err := servers[begin.Engine](ctx, o, server.Control{
+		Clock: pace.NewClock(begin.Epoch).Now, Epoch: begin.Epoch, Report: report[server.Stats](p), Release: &release,
 		Ready: func() { _ = p.Send(frameReady, "", nil) },
 	})
 	if errors.Is(err, unix.EADDRINUSE) {

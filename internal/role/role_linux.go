@@ -22,6 +22,7 @@ import (
 	"github.com/twlab/twlab/lab"
 	"github.com/twlab/twlab/measure"
 	"github.com/twlab/twlab/results"
+	"github.com/twlab/twlab/scenarios"
 )
 
 // Frames within a trial. Host says which driver a frame is for or from.
@@ -58,9 +59,10 @@ type setup struct {
 
 // start is what a driver is told. Options are those of its role.
 type start struct {
-	Role    string `json:"role"` // "client", "server" or "program"
-	Epoch   int64  `json:"epoch"`
-	Options any    `json:"options"`
+	Role    string           `json:"role"`             // "client", "server" or "program"
+	Engine  scenarios.Engine `json:"engine,omitempty"` // of a client or server
+	Epoch   int64            `json:"epoch"`
+	Options any              `json:"options"`
 }
 
 // Main runs a role until its work is done, its input ends, or ctx does.

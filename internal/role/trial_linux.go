@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
+	"github.com/twlab/twlab/client"
 	"github.com/twlab/twlab/internal/pace"
 	"github.com/twlab/twlab/internal/wire"
 	"github.com/twlab/twlab/lab"
@@ -68,6 +69,14 @@ func runTrial(ctx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
+	traffic := t.rec.Trial.Settings.Traffic
+	if traffic.Protocol.TLS() {
+		if s.Stdlib.Certificate, s.Stdlib.Key, err = certificate(world.Servers); err != nil {
+			return err
+		}
+		c.Stdlib.Roots = s.Stdlib.Certificate
+	}
+	t.rec.Environment.Engine = traffic.Engine.String()
 	ports := []uint16{}
 	for _, a := range s.Listen {
 		ports = append(ports, a.Port())
@@ -87,7 +96,7 @@ func runTrial(ctx context.Context, p *peer) error {
 		drivers = append(drivers, driver{lab.ProxyHost, "program", t.rec.Trial})
 	}
 	for _, d := range append(drivers, driver{"client", "client", c}) {
-		if err := t.order(frameStart, d.host, start{Role: d.role, Epoch: epoch, Options: d.options}); err != nil {
+		if err := t.order(frameStart, d.host, start{Role: d.role, Engine: traffic.Engine, Epoch: epoch, Options: d.options}); err != nil {
 			return err
 		}
 		if _, err := t.await(ctx, frameReady, d.host); err != nil {
@@ -434,6 +443,9 @@ func (t *trial) rests(host string, state measure.State) bool {
 		return true // a proxy's pool stays open, and it closes when it likes
 	}
 	silent := t.rec.Trial.Settings.Traffic.Silent > 0
+	if tr := t.rec.Trial.Settings.Traffic; tr.Abandon || tr.Read == client.LeaveOpen {
+		return true // that is what the trial is about
+	}
 	switch state {
 	case measure.SynSent, measure.SynRecv:
 		return silent
@@ -570,7 +582,7 @@ func (t *trial) warn() {
 
 // environment fills in what only a process on that kernel can tell.
 func environment(e *results.Environment) error {
-	e.Go, e.OS, e.Arch, e.CPUs, e.Engine = runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), "raw"
+	e.Go, e.OS, e.Arch, e.CPUs = runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU()
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fmt.Errorf("uname: %w", err)

@@ -67,7 +67,7 @@ func Configure(s lab.Stack, link lab.Link) error {
 	if err := netlink.LinkSetAlias(lo, mark); err != nil {
 		return fmt.Errorf("mark lo: %w", err)
 	}
-	if link == lab.Loopback {
+	if link == lab.Loopback || link == lab.Unix {
 		return nil // all of 127.0.0.0/8 is local already
 	}
 	if link.Shared() {

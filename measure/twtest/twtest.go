@@ -31,6 +31,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/twlab/twlab/internal/conns"
 )
 
 // T is what checks report to: a *testing.T, or whatever testify takes.
@@ -258,18 +260,7 @@ func (w *Watcher) got(req *http.Request, info httptrace.GotConnInfo, transport i
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := &request{number: len(w.requests) + 1, what: req.Method + " " + req.URL.String(), reused: info.Reused, transport: transport}
-	under := info.Conn
-	for under != nil {
-		if c, ok := under.(*conn); ok {
-			r.conn = c
-			break
-		}
-		wrapped, ok := under.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		under = wrapped.NetConn()
-	}
+	r.conn, _ = conns.Under[*conn](info.Conn)
 	if !r.reused {
 		r.why, r.needed = w.why(r)
 	}
@@ -295,15 +286,15 @@ func (w *Watcher) rests(r *request, err error) {
 	if c.fate != "" {
 		return
 	}
-	switch text := err.Error(); {
-	case strings.Contains(text, "too many idle connections for host"):
+	switch conns.WhyRefused(err) {
+	case conns.PoolFull:
 		c.fate = "the pool was full when it was done: MaxIdleConnsPerHost is too small (2 where nothing is set)"
-	case strings.Contains(text, "too many idle connections"):
+	case conns.PoolsFull:
 		c.fate = "the pool was full when it was done: MaxIdleConns is too small"
-	case strings.Contains(text, "keep alives disabled"):
+	case conns.Disabled:
 		c.fate = "keep-alives are disabled (DisableKeepAlives, or Connection: close)"
 	default:
-		c.fate = "it could not go back to the pool: " + text
+		c.fate = "it could not go back to the pool: " + err.Error()
 	}
 }
 

@@ -39,6 +39,14 @@ var States = []string{
 	"time_wait", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "close", "listen",
 }
 
+// Causes are why connections of the engines nethttp and sql end, as metrics spell them.
+var Causes = []string{"load_over", "client_closed", "pool_full", "body_unread", "no_keepalive", "client_idle", "server_closed", "broken"}
+
+// FromZero says whether a metric belongs to a family whose members are zero where nobody speaks of them.
+func FromZero(name string) bool {
+	return strings.HasPrefix(name, "client.errors.") || strings.HasPrefix(name, "client.ended.")
+}
+
 // Names lists the metrics of the usual hosts, families left out.
 func Names() []string {
 	var out []string
@@ -80,7 +88,7 @@ func Sort(names []string) []string {
 
 // Family returns what the names of a family of metrics begin with.
 func (d Def) Family() (prefix string, ok bool) {
-	for _, last := range []string{"ERRNO", "NAME"} {
+	for _, last := range []string{"ERRNO", "NAME", "CAUSE"} {
 		if prefix, ok := strings.CutSuffix(d.Name, last); ok {
 			return prefix, true
 		}
@@ -124,8 +132,24 @@ func table() []Def {
 		{"client.requests.late", "requests", Lower, false, "requests of an open loop that started more than 1 ms after they were due", false},
 		{"client.reuse_ratio", "ratio", Higher, true, "requests on a reused connection / requests", false},
 		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load", false},
+		{"client.requests.stale", "requests", Lower, false, "requests sent on a connection that the server had closed, or closed then: they failed, or net/http sent them again (engines nethttp and sql)", false},
+		{"client.requests.stale_per_10000", "requests", Lower, false, "client.requests.stale for 10,000 requests", true},
+		{"client.connections.unused", "connections", Lower, false, "connections that have carried no request (engines nethttp and sql)", false},
+		{"client.ended.CAUSE", "connections", Neither, false, "connections that ended for this cause: load_over, client_closed (a client that was given up), pool_full, body_unread, no_keepalive, client_idle (its timeout), server_closed (while idle), broken (engines nethttp and sql)", false},
+		{"client.tls.handshakes", "handshakes", Lower, false, "TLS handshakes that succeeded", false},
+		{"client.tls.resumed", "handshakes", Higher, false, "TLS handshakes that took up a session again", false},
+		{"client.tls.p50", "s", Lower, false, "median time of a TLS handshake", false},
+		{"client.tls.p99", "s", Lower, false, "time of a TLS handshake that 99 of 100 stay below", true},
 		{"client.connect.p50", "s", Lower, false, "median time from connect() to an open connection", false},
 		{"client.connect.p99", "s", Lower, false, "time from connect() to an open connection that 99 of 100 stay below", false},
+		{"client.first_byte.p50", "s", Lower, false, "median time until an answer begins, from when its request was due", true},
+		{"client.first_byte.p99", "s", Lower, false, "time until an answer begins that 99 of 100 stay below", true},
+		{"client.latency.p50", "s", Lower, false, "median time until an answer is whole, from when its request was due: waiting for a free connection, or for one's turn, counts", false},
+		{"client.latency.p90", "s", Lower, false, "time until an answer is whole that 90 of 100 stay below", true},
+		{"client.latency.p99", "s", Lower, false, "time until an answer is whole that 99 of 100 stay below", false},
+		{"client.latency.p999", "s", Lower, false, "time until an answer is whole that 999 of 1,000 stay below", true},
+		{"server.reuse_ratio", "ratio", Higher, true, "requests that came on a connection which had carried one / requests, as the server sees them", true},
+		{"server.drain.burst", "connections", Lower, false, "most connections accepted within 100 ms from when a server was replaced", false},
 		{"client.bytes.received", "B", Neither, true, "bytes of answers, heads included, that the client has read", true},
 		{"server.bytes.sent", "B", Neither, true, "bytes of answers, heads included, that the server has handed to its kernel", true},
 		{"client.bytes.lost", "B", Lower, false, "server.bytes.sent less client.bytes.received: sent, and never read", true},
@@ -153,6 +177,13 @@ func table() []Def {
 				"how long a burst of sockets stayed in " + name + ": from the rise past half of its peak to the fall below it; absent while they are there", false,
 			})
 		}
+	}
+	for _, how := range []struct{ name, doc string }{
+		{"first", "connections that the host closed before it had seen the other's FIN"},
+		{"last", "connections that the host closed after it had seen the other's FIN"},
+		{"reset", "connections that ended by RST"},
+	} {
+		t = append(t, Def{"HOST.closed." + how.name, "connections", Neither, false, how.doc, true})
 	}
 	const both = "TIME_WAIT and orphan FIN_WAIT2 together, as the kernel counts them: "
 	for _, s := range States {
@@ -186,6 +217,9 @@ func Lookup(name string) (Def, bool) {
 	}
 	if rest, ok := strings.CutPrefix(name, "proxy.log."); ok && logName.MatchString(rest) {
 		name = "proxy.log.NAME"
+	}
+	if rest, ok := strings.CutPrefix(name, "client.ended."); ok && slices.Contains(Causes, rest) {
+		name = "client.ended.CAUSE"
 	}
 	host, rest, ok := strings.Cut(name, ".")
 	if !ok || !hostName.MatchString(host) {

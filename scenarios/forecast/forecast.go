@@ -53,6 +53,9 @@ func Of(t scenarios.Trial) Forecast {
 	if tr := t.Settings.Traffic; tr.Silent > 0 || tr.Slow > 0 || len(t.Settings.Try) > 0 {
 		return f // what queues, and sysctls that may be refused, do is the question
 	}
+	if t.Settings.Traffic.UsesStdlib() {
+		return f // what the library does is the question
+	}
 	if p := t.Settings.Population; p.Total() > 0 { // it is what was asked for, and traffic only adds
 		for _, held := range p {
 			if m.requests == 0 {

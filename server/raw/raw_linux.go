@@ -56,6 +56,7 @@ type driver struct {
 	closeText []byte
 	conns     []conn // by file descriptor
 	stats     server.Stats
+	reused    int64
 	errs      map[failure]int64
 	report    int64
 	released  bool
@@ -87,11 +88,7 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 			}
 		}
 	}()
-	body := o.Body
-	if body == 0 {
-		body = 6
-	}
-	d.keepText, d.closeText = sock.Responses(body)
+	d.keepText, d.closeText = sock.Responses(o.Body)
 	for _, a := range o.Listen {
 		if err := d.listen(ep, a, "", !o.Exclusive); err != nil {
 			return server.Stats{}, err
@@ -340,7 +337,9 @@ func (d *driver) receive(fd int) {
 	}
 	c.part = c.part[:0] // the lab's clients do not pipeline
 	d.stats.Requests++
-	c.answered++
+	if c.answered++; c.answered > 1 {
+		d.reused++
+	}
 	enough := d.PerConnection > 0 && c.answered >= d.PerConnection
 	c.unsent, c.ending = d.keepText, enough || m.Close && d.Closing != server.Last && d.Closing != server.Late
 	if m.Close || enough {
@@ -458,6 +457,7 @@ func (d *driver) count(e unix.Errno, phase string) { d.errs[failure{e, phase}]++
 func (d *driver) snapshot() server.Stats {
 	s := d.stats
 	s.At, s.CPU = d.Clock(), sock.CPU()-d.cpu
+	s.Reused = new(d.reused)
 	if d.restart != nil {
 		r := d.restart.Restart
 		s.Restart = &r

@@ -1,0 +1,486 @@
+// Package stdlib is the client engines that ask as programs in Go do: nethttp with
+// net/http, sql with database/sql. Pools, retries and who closes first are the libraries' own,
+// and what those leave to a race is a race here: package client/raw is for an exact order.
+//
+// The load, its pace and its counts are the same for both (load); an engine makes
+// askers, each of which is one client of the library.
+package stdlib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twlab/twlab/client"
+	"github.com/twlab/twlab/internal/conns"
+	"github.com/twlab/twlab/internal/pace"
+	"github.com/twlab/twlab/internal/sock"
+)
+
+const (
+	reportEvery = 100 * time.Millisecond
+	// endFor bounds the wait for connections that are on their way to be closed after the load.
+	endFor = 5 * time.Second
+	// seekBy is how far a worker that seeks moves its rest after a request, and a third of how far it
+	// strays from it by chance.
+	seekBy = 100 * time.Microsecond
+)
+
+// An asker is one client of the library. It may be used by many workers at a time.
+type asker interface {
+	// ask makes a request and reads the answer.
+	ask(ctx context.Context, to netip.AddrPort, s *shot) error
+	// leave gives the client up, and closes its idle connections.
+	leave()
+}
+
+// A shot is what became of one request. Its fields are guarded by load.mu where the library
+// may still call back.
+type shot struct {
+	due   int64 // ns since the trial's start
+	phase client.Phase
+	link  *link // that carried it last
+	busy  bool  // the link is counted as carrying it
+	// answered says that an answer began to arrive, and reused that the link had carried a request before.
+	answered, reused bool
+}
+
+// A link is a connection of a client.
+type link struct {
+	*conns.Conn
+	asker asker
+	cause client.Cause // why it is going to end; "" while it is not known
+	users int          // requests on it
+}
+
+// failure is a kind of them.
+type failure struct {
+	errno  string
+	phase  client.Phase
+	reused bool
+}
+
+// status is the failure of an answer that was whole, and not 200.
+type status int
+
+func (s status) Error() string { return fmt.Sprintf("status %d", int(s)) }
+
+type load struct {
+	client.Control
+	client.Options
+	make   func(*load) asker
+	sched  pace.Schedule
+	stop   int64 // when the load ends
+	ticket atomic.Int64
+	turn   atomic.Int64 // of the destinations
+	tally  conns.Tally
+	cpu    int64
+
+	mu      sync.Mutex // guards what follows, and the fields of shots and links
+	stats   client.Stats
+	over    bool           // no request will start
+	left    map[asker]bool // askers that were given up
+	shared  []asker        // those that workers share
+	open    []func(error)  // cancels the requests whose bodies were left open
+	errs    map[failure]int64
+	ended   map[client.Cause]int64
+	connect client.Times
+	tls     client.Times
+	first   client.Times
+	whole   client.Times
+}
+
+// Run does what o says and returns when all connections are closed, but for those that
+// the program that it plays would leave open: they stay until ctx ends. When ctx ends it stops at once, with
+// what was counted and the context's error.
+func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats, error) {
+	if err := o.Validate(); err != nil {
+		return client.Stats{}, err
+	}
+	now := c.Clock()
+	d := &load{
+		Control: c, Options: o, cpu: sock.CPU(), stop: now + int64(o.Duration), stats: client.Stats{Begin: now},
+		sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, left: map[asker]bool{}, errs: map[failure]int64{}, ended: map[client.Cause]int64{},
+		connect: client.NewTimes(), tls: client.NewTimes(), first: client.NewTimes(), whole: client.NewTimes(),
+	}
+	if o.RampTo > 0 {
+		d.sched.Over = o.RampOver()
+	}
+	var err error
+	if d.make, err = engine(o.Stdlib); err != nil {
+		return client.Stats{}, err
+	}
+	reports, stop := context.WithCancel(ctx)
+	var reporter sync.WaitGroup
+	reporter.Go(func() { d.reports(reports) })
+	defer reporter.Wait()
+	defer stop()
+	d.requests(ctx)
+	d.end(ctx)
+	defer func() {
+		for _, cancel := range d.open {
+			cancel(nil)
+		}
+	}()
+	final := d.snapshot(true)
+	if ctx.Err() != nil {
+		return final, ctx.Err()
+	}
+	stop()
+	if c.Loaded != nil {
+		c.Loaded(final)
+	}
+	if d.leaves() && d.tally.Live.Load() > 0 {
+		<-ctx.Done()
+		return final, ctx.Err()
+	}
+	return final, nil
+}
+
+// engine says how askers are made.
+func engine(l client.Stdlib) (func(*load) asker, error) {
+	if l.SQL {
+		return newDatabase, nil
+	}
+	return httpEngine(l)
+}
+
+// leaves says whether the program leaves connections open that nobody uses.
+func (d *load) leaves() bool {
+	return d.Stdlib.Abandon || d.Stdlib.Read == client.LeaveOpen
+}
+
+func (d *load) reports(ctx context.Context) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			d.Report(d.snapshot(false))
+		}
+	}
+}
+
+// A worker makes one request after another.
+type worker struct {
+	shared asker
+	own    asker // of its own, where clients are given up
+	used   int64 // requests by it
+	moved  time.Duration
+}
+
+// requests runs the load.
+func (d *load) requests(ctx context.Context) {
+	workers := make([]*worker, d.Concurrency)
+	for range max(1, d.Stdlib.Clients) {
+		d.shared = append(d.shared, d.make(d))
+	}
+	for i := range workers {
+		workers[i] = &worker{shared: d.shared[i%len(d.shared)]}
+	}
+	var wg sync.WaitGroup
+	if !d.Stdlib.Burst {
+		for _, w := range workers {
+			wg.Go(func() {
+				for d.once(ctx, w) && d.rest(ctx, w) {
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for more := d.Stdlib.Burst; more; {
+		var ended atomic.Bool
+		for _, w := range workers {
+			wg.Go(func() {
+				if !d.once(ctx, w) {
+					ended.Store(true)
+				}
+			})
+		}
+		wg.Wait()
+		more = !ended.Load() && d.rest(ctx, workers[0])
+	}
+	d.mu.Lock()
+	d.over = true
+	d.mu.Unlock()
+	for _, w := range workers {
+		if w.own != nil {
+			d.leave(w.own)
+		}
+	}
+	for _, a := range d.shared {
+		a.leave()
+	}
+}
+
+// leave gives an asker up.
+func (d *load) leave(a asker) {
+	d.mu.Lock()
+	d.left[a] = true
+	d.mu.Unlock()
+	if !d.Stdlib.Abandon {
+		a.leave()
+	}
+}
+
+// rest pauses, and says whether time is left.
+func (d *load) rest(ctx context.Context, w *worker) bool {
+	pause := d.Stdlib.Rest
+	if pause == 0 {
+		return ctx.Err() == nil
+	}
+	if d.Stdlib.Seek {
+		pause += w.moved + time.Duration((2*rand.Float64()-1)*3*float64(seekBy)) //nolint:gosec // chance, not secrecy
+	}
+	return d.sleep(ctx, d.Clock()+int64(pause))
+}
+
+// sleep waits until a time, and says whether it came before the load's end.
+func (d *load) sleep(ctx context.Context, until int64) bool {
+	wait := time.Duration(min(until, d.stop) - d.Clock())
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return until < d.stop && ctx.Err() == nil
+}
+
+// once makes one request, and says whether there was one to make.
+func (d *load) once(ctx context.Context, w *worker) bool {
+	n := d.ticket.Add(1) - 1
+	if d.Count > 0 && n >= d.Count || !d.sleep(ctx, d.sched.Due(n)) {
+		return false
+	}
+	now := d.Clock()
+	if now >= d.stop {
+		return false
+	}
+	a := w.shared
+	if k := d.Stdlib.PerClient; k > 0 {
+		if w.used == k {
+			d.leave(w.own)
+			w.own = nil
+		}
+		if w.own == nil {
+			w.own, w.used = d.make(d), 0
+		}
+		a = w.own
+		w.used++
+	}
+	s := &shot{due: now, phase: client.Connect}
+	if d.Rate > 0 {
+		s.due = d.sched.Due(n)
+	}
+	d.mu.Lock()
+	d.stats.Started++
+	if by, late := d.sched.Late(n, now); late {
+		d.stats.Late++
+		d.stats.LateMost = max(d.stats.LateMost, by)
+	}
+	d.mu.Unlock()
+
+	one, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(d.Timeout, func() { cancel(os.ErrDeadlineExceeded) })
+	to := d.Destinations[int(d.turn.Add(1)-1)%len(d.Destinations)]
+	err := a.ask(one, to, s)
+	took := d.Clock() - s.due
+	timer.Stop()
+	if cause := context.Cause(one); err != nil && cause != nil {
+		err = cause
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.Stdlib.Read == client.LeaveOpen {
+		d.open = append(d.open, cancel)
+	} else {
+		defer cancel(nil)
+	}
+	d.release(s)
+	if err != nil && ctx.Err() != nil { // the trial ends
+		return false
+	}
+	var st status
+	switch {
+	case err == nil:
+		d.stats.OK++
+		d.whole.Add(took)
+	case errors.As(err, &st):
+		d.fail(fmt.Sprintf("HTTP_%03d", int(st)), s)
+	default:
+		d.fail(errnoOf(err), s)
+		if s.link != nil && !s.answered && s.link.Count() > 0 {
+			d.stats.Stale++
+		}
+	}
+	switch {
+	case !s.answered:
+	case s.reused:
+		w.moved += seekBy
+	default:
+		w.moved -= seekBy
+	}
+	return true
+}
+
+func (d *load) fail(errno string, s *shot) {
+	d.stats.Failed++
+	d.errs[failure{errno, s.phase, s.link != nil && s.link.Count() > 0 && !s.answered || s.reused}]++
+}
+
+// errnoOf names an error of the library.
+func errnoOf(err error) string {
+	var errno unix.Errno
+	var timeout net.Error
+	switch {
+	case errors.As(err, &errno):
+		return sock.ErrnoName(errno)
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return sock.ErrnoName(unix.ETIMEDOUT)
+	// net/http tells these two by their text alone.
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "server closed idle connection"):
+		return "EOF"
+	}
+	return sock.ErrnoName(unix.EPROTO)
+}
+
+// dial opens a connection for an asker.
+func (d *load) dial(ctx context.Context, a asker, to netip.AddrPort) (*link, error) {
+	network, addr := "tcp", to.String()
+	if d.Stdlib.Unix != "" {
+		network, addr = "unix", d.Stdlib.Unix
+	}
+	d.mu.Lock()
+	d.stats.Attempted++
+	d.mu.Unlock()
+	begin := d.Clock()
+	c, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{Conn: d.tally.Wrap(c), asker: a}
+	l.OnClose = func(peerEnded bool) { d.closed(l, peerEnded) }
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.connect.Add(d.Clock() - begin)
+	return l, nil
+}
+
+// closed notes why a connection ends.
+func (d *load) closed(l *link, peerEnded bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l.Count() == 0 {
+		d.stats.Unused++
+	}
+	cause := l.cause
+	switch {
+	case cause != "":
+	case l.users > 0:
+		cause = client.Broken
+	case peerEnded:
+		cause = client.ServerClosed
+	case d.over:
+		cause = client.LoadOver
+	case d.left[l.asker]:
+		cause = client.GivenUp
+	case d.Stdlib.SQL: // the pool does not say; its own counts do
+		return
+	default:
+		cause = client.ClientIdle
+	}
+	d.ended[cause]++
+}
+
+// carries notes that a request has its connection. It had another one before where it was sent again.
+func (d *load) carries(s *shot, l *link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.link != nil && !s.answered && s.link.Count() > 0 {
+		d.stats.Stale++
+	}
+	d.release(s)
+	s.link, s.phase, s.busy = l, client.Send, true
+	l.users++
+	l.cause = ""
+}
+
+// release notes that a request no longer needs its connection. d.mu is held.
+func (d *load) release(s *shot) {
+	if s.busy {
+		s.busy = false
+		s.link.users--
+	}
+}
+
+// answers notes that an answer begins.
+func (d *load) answers(s *shot) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.answered || s.link == nil {
+		return
+	}
+	s.answered = true
+	s.reused = s.link.Answered() > 1
+	d.first.Add(d.Clock() - s.due)
+}
+
+// ends notes why a request's connection is going to end.
+func (d *load) ends(s *shot, why client.Cause) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.link != nil && s.link.cause == "" {
+		s.link.cause = why
+	}
+}
+
+// end waits for the connections that are being closed.
+func (d *load) end(ctx context.Context) {
+	for begin := time.Now(); d.tally.Live.Load() > 0 && !d.leaves() && time.Since(begin) < endFor && ctx.Err() == nil; {
+		time.Sleep(time.Millisecond)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stats.End = d.Clock()
+}
+
+// snapshot returns what was counted; final adds what takes time to sum up.
+func (d *load) snapshot(final bool) client.Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stats
+	s.At, s.CPU = d.Clock(), sock.CPU()-d.cpu
+	s.Opened, s.BytesReceived = d.tally.Opened.Load(), d.tally.Received.Load()
+	s.Reused = d.tally.ReusedCount.Load()
+	s.Fresh = d.tally.Requests.Load() - s.Reused
+	s.ClosedFirst, s.ClosedLast, s.ClosedReset = d.tally.ClosedFirst.Load(), d.tally.ClosedLast.Load(), d.tally.ClosedReset.Load()
+	s.Ended = maps.Clone(d.ended)
+	if final {
+		s.Connect, s.TLS, s.FirstByte, s.Whole = d.connect.Sum(), d.tls.Sum(), d.first.Sum(), d.whole.Sum()
+	}
+	s.Errors = make([]client.Error, 0, len(d.errs))
+	for f, n := range d.errs {
+		s.Errors = append(s.Errors, client.Error{Errno: f.errno, Phase: f.phase, Reused: f.reused, Count: n})
+	}
+	slices.SortFunc(s.Errors, client.CompareErrors)
+	return s
+}
