@@ -127,7 +127,7 @@ type Stdlib struct {
 	// Burst starts Concurrency requests together, and the next when all of them have ended.
 	Burst bool `json:"burst,omitempty"`
 	// Rest is the pause between the end of a request and the next one of the same worker,
-	// or burst. Zero: none.
+	// or burst; a worker's varies by half of it, so that not all ask at the same time. Zero: none.
 	Rest time.Duration `json:"rest_ns,omitempty"`
 	// Seek moves each worker's Rest towards the moment at which its connection ends: a
 	// little longer after each request on a reused connection, a little shorter after each
@@ -282,8 +282,6 @@ type Stats struct {
 	// Stale counts the requests that were sent on a reused connection which the server
 	// had closed, or closed then, without an answer. They failed, or net/http sent them again.
 	Stale int64 `json:"stale,omitempty"`
-	// Unused counts connections that have carried no request.
-	Unused int64 `json:"connections_unused,omitempty"`
 	// Ended counts connections by why they ended: the Cause's.
 	Ended map[Cause]int64 `json:"ended,omitempty"`
 	// Handshakes are those of TLS that succeeded; Resumed of them took up a session again.
@@ -317,10 +315,11 @@ const (
 	ClientIdle   Cause = "client_idle"   // the client's idle timeout
 	ServerClosed Cause = "server_closed" // the server closed it while it was idle
 	Broken       Cause = "broken"        // it ended in the middle of a request
+	NeverUsed    Cause = "never_used"    // another connection took the request that it was opened for
 )
 
 // Causes lists them.
-var Causes = []Cause{LoadOver, GivenUp, PoolFull, BodyUnread, NoKeepalive, ClientIdle, ServerClosed, Broken}
+var Causes = []Cause{LoadOver, GivenUp, PoolFull, BodyUnread, NoKeepalive, ClientIdle, ServerClosed, Broken, NeverUsed}
 
 // Control ties a running client to whoever runs it. Report and Idle are called
 // from the driver's thread and must not block long.

@@ -21,6 +21,9 @@ func (r *Record) Metrics() map[string]float64 {
 	m["client.requests.ok"] = float64(c.OK)
 	m["client.requests.failed"] = float64(c.Failed)
 	m["client.requests.late"] = float64(c.Late)
+	if c.Started > 0 {
+		m["client.requests.failed_per_10000"] = 1e4 * float64(c.Failed) / float64(c.Started)
+	}
 	if sent := c.Fresh + c.Reused; sent > 0 {
 		m["client.reuse_ratio"] = float64(c.Reused) / float64(sent)
 	}
@@ -30,10 +33,6 @@ func (r *Record) Metrics() map[string]float64 {
 	latencies(c, m)
 	if r.Trial.Settings.Traffic.UsesStdlib() {
 		m["client.requests.stale"] = float64(c.Stale)
-		if c.Started > 0 {
-			m["client.requests.stale_per_10000"] = 1e4 * float64(c.Stale) / float64(c.Started)
-		}
-		m["client.connections.unused"] = float64(c.Unused)
 		for why, n := range c.Ended {
 			m["client.ended."+string(why)] = float64(n)
 		}

@@ -26,7 +26,8 @@ type Stdlib struct {
 	// Read says what the client does with an answer's body: all (reads it to the end and closes
 	// it), decode (one value with json.Decoder, then close), close (closes it unread), never (neither).
 	Read Reading `yaml:"read" json:"read,omitempty"`
-	// Chunked sends bodies without a Content-Length.
+	// Chunked sends bodies without a Content-Length. The chunk that ends a body comes 10 ms after its text, as where a
+	// handler has still something to do.
 	Chunked bool `yaml:"chunked" json:"chunked,omitempty"`
 	// Pool is the most idle connections that a client keeps (MaxIdleConnsPerHost,
 	// SetMaxIdleConns); 0: the library's own, 2.
@@ -47,10 +48,11 @@ type Stdlib struct {
 	ServerIdle Duration `yaml:"server_idle" json:"server_idle,omitempty"`
 	// Burst starts as many requests as Concurrency together, and the next when all of them have ended.
 	Burst bool `yaml:"burst" json:"burst,omitempty"`
-	// Rest is the pause after a request, or a burst, before the next of the same worker.
+	// Rest is the pause after a request, or a burst, before the next of the same worker; a worker's varies by half
+	// of it.
 	Rest Duration `yaml:"rest" json:"rest,omitempty"`
 	// Seek moves each worker's rest, by a tenth of a millisecond a request, to the moment at which its idle connection
-	// is closed.
+	// is closed, instead of varying it.
 	Seek bool `yaml:"seek" json:"seek,omitempty"`
 	// AnswerAfter is how long an answer takes.
 	AnswerAfter Duration `yaml:"answer_after" json:"answer_after,omitempty"`

@@ -72,7 +72,8 @@ type Stdlib struct {
 	IdleTimeout time.Duration `json:"idle_timeout_ns,omitempty"`
 	// AnswerAfter is how long an answer takes. Zero: no time.
 	AnswerAfter time.Duration `json:"answer_after_ns,omitempty"`
-	// Chunked sends bodies without a Content-Length.
+	// Chunked sends bodies without a Content-Length, and the chunk that says that it was the last 10 ms after the text, as
+	// where a handler has still something to do.
 	Chunked bool `json:"chunked,omitempty"`
 	// Drops is the number of the request, on each connection, that is read and not answered: the
 	// server closes instead. Zero: none.

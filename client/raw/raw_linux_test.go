@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/twlab/twlab/client"
 	"github.com/twlab/twlab/internal/pace"
@@ -31,58 +30,7 @@ func pair(t testing.TB, o client.Options, closing server.Closing) (client.Stats,
 
 func pairWith(t testing.TB, o client.Options, so server.Options) (client.Stats, server.Stats, measure.Counters) {
 	t.Helper()
-	labtest.Require(t, "netns")
-	proc, err := procnet.Open()
-	require.NoError(t, err)
-	before, err := proc.Counters()
-	require.NoError(t, err)
-
-	epoch := pace.Monotonic()
-	clock := pace.NewClock(epoch).Now
-	if o.Destinations == nil {
-		o.Destinations = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}
-	}
-	if o.Duration == 0 {
-		o.Duration = 20 * time.Second
-	}
-	o.Timeout = 10 * time.Second
-	so.Listen, so.Backlog = o.Destinations, 1024
-	var release server.Signal
-	ready := make(chan struct{})
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	var s server.Stats
-	var c client.Stats
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		s, err = serverraw.Run(ctx, so, server.Control{
-			Clock: clock, Epoch: epoch, Ready: func() { close(ready) }, Release: &release, Report: func(now server.Stats) {
-				if release.Raised() && now.Live == now.Forgotten {
-					stop()
-				}
-			},
-		})
-		return err
-	})
-	<-ready
-	g.Go(func() (err error) {
-		_, err = Run(ctx, o, client.Control{
-			Clock: clock, Epoch: epoch, Report: func(client.Stats) {}, Idle: release.Raise,
-			Loaded: func(s client.Stats) { c = s; release.Raise() },
-		})
-		if ctx.Err() != nil { // connections that the server forgot are held until the end
-			err = nil
-		}
-		return err
-	})
-	require.NoError(t, g.Wait())
-	after, err := proc.Counters()
-	require.NoError(t, err)
-	delta := measure.Counters{}
-	for k := range after {
-		delta[k] = after[k] - before[k]
-	}
-	return c, s, delta
+	return labtest.Pair(t, Run, serverraw.Run, o, so)
 }
 
 func TestOrderOfClosingIsExact(t *testing.T) {

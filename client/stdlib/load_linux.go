@@ -241,11 +241,15 @@ func (d *load) leave(a asker) {
 // rest pauses, and says whether time is left.
 func (d *load) rest(ctx context.Context, w *worker) bool {
 	pause := d.Stdlib.Rest
-	if pause == 0 {
+	if pause == 0 || d.Count > 0 && d.ticket.Load() >= d.Count {
 		return ctx.Err() == nil
 	}
-	if d.Stdlib.Seek {
-		pause += w.moved + time.Duration((2*rand.Float64()-1)*3*float64(seekBy)) //nolint:gosec // chance, not secrecy
+	chance := 2*rand.Float64() - 1 //nolint:gosec // chance, not secrecy
+	switch {
+	case d.Stdlib.Seek:
+		pause += w.moved + time.Duration(chance*3*float64(seekBy))
+	case !d.Stdlib.Burst: // workers must not march in step
+		pause += time.Duration(chance / 2 * float64(pause))
 	}
 	return d.sleep(ctx, d.Clock()+int64(pause))
 }
@@ -389,14 +393,13 @@ func (d *load) dial(ctx context.Context, a asker, to netip.AddrPort) (*link, err
 func (d *load) closed(l *link, peerEnded bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if l.Count() == 0 {
-		d.stats.Unused++
-	}
 	cause := l.cause
 	switch {
 	case cause != "":
 	case l.users > 0:
 		cause = client.Broken
+	case l.Count() == 0:
+		cause = client.NeverUsed
 	case peerEnded:
 		cause = client.ServerClosed
 	case d.over:

@@ -40,7 +40,7 @@ var States = []string{
 }
 
 // Causes are why connections of the engines nethttp and sql end, as metrics spell them.
-var Causes = []string{"load_over", "client_closed", "pool_full", "body_unread", "no_keepalive", "client_idle", "server_closed", "broken"}
+var Causes = []string{"load_over", "client_closed", "pool_full", "body_unread", "no_keepalive", "client_idle", "server_closed", "broken", "never_used"}
 
 // FromZero says whether a metric belongs to a family whose members are zero where nobody speaks of them.
 func FromZero(name string) bool {
@@ -133,9 +133,8 @@ func table() []Def {
 		{"client.reuse_ratio", "ratio", Higher, true, "requests on a reused connection / requests", false},
 		{"client.requests.rate", "requests/s", Higher, false, "requests answered, over the time of the load", false},
 		{"client.requests.stale", "requests", Lower, false, "requests sent on a connection that the server had closed, or closed then: they failed, or net/http sent them again (engines nethttp and sql)", false},
-		{"client.requests.stale_per_10000", "requests", Lower, false, "client.requests.stale for 10,000 requests", true},
-		{"client.connections.unused", "connections", Lower, false, "connections that have carried no request (engines nethttp and sql)", false},
-		{"client.ended.CAUSE", "connections", Neither, false, "connections that ended for this cause: load_over, client_closed (a client that was given up), pool_full, body_unread, no_keepalive, client_idle (its timeout), server_closed (while idle), broken (engines nethttp and sql)", false},
+		{"client.requests.failed_per_10000", "requests", Lower, false, "client.requests.failed, for 10,000 requests", true},
+		{"client.ended.CAUSE", "connections", Neither, false, "connections that ended for this cause: load_over, client_closed (a client that was given up), pool_full, body_unread, no_keepalive, client_idle (its timeout), server_closed (while idle), broken (in the middle of a request), never_used (another took the request that it was opened for) (engines nethttp and sql)", false},
 		{"client.tls.handshakes", "handshakes", Lower, false, "TLS handshakes that succeeded", false},
 		{"client.tls.resumed", "handshakes", Higher, false, "TLS handshakes that took up a session again", false},
 		{"client.tls.p50", "s", Lower, false, "median time of a TLS handshake", false},

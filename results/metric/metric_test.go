@@ -20,7 +20,7 @@ func TestLookup(t *testing.T) {
 		"client.time_wait":                "",
 		"time_wait.peak":                  "",
 		"client.time-wait.peak":           "",
-		"server.reuse_ratios":              "",
+		"server.reuse_ratios":             "",
 		"client.errors.":                  "",
 		"client.errors.eaddrnotavail":     "",
 		"Client.time_wait.peak":           "",

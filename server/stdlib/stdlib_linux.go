@@ -31,6 +31,9 @@ const (
 	reportEvery = 100 * time.Millisecond
 	// burstOver is the window in which connections are counted as one burst.
 	burstOver = 100 * time.Millisecond
+	// lastChunkAfter is how long a handler that has written a chunked body still works: the chunk that
+	// ends the body comes after it.
+	lastChunkAfter = 10 * time.Millisecond
 	// stopFor bounds the wait for a server that ends.
 	stopFor = 5 * time.Second
 )
@@ -38,11 +41,12 @@ const (
 type driver struct {
 	server.Control
 	server.Options
-	body  []byte
-	tls   *tls.Config
-	tally conns.Tally
-	cpu   int64
-	began sync.Once // the first connection
+	body   []byte
+	tls    *tls.Config
+	tally  conns.Tally
+	cpu    int64
+	began  sync.Once // the first connection
+	failed chan error
 
 	mu      sync.Mutex // guards what follows
 	doors   []*door    // where connections come in
@@ -64,16 +68,13 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 	if err := o.Validate(); err != nil {
 		return server.Stats{}, err
 	}
-	d := &driver{Control: c, Options: o, cpu: sock.CPU(), errs: map[string]int64{}, body: value(o.Body)}
+	d := &driver{Control: c, Options: o, cpu: sock.CPU(), errs: map[string]int64{}, body: value(o.Body), failed: make(chan error, 1)}
 	if p := o.Stdlib.Protocol; p == "https" || p == "h2" {
 		cert, err := tls.X509KeyPair(o.Stdlib.Certificate, o.Stdlib.Key)
 		if err != nil {
 			return server.Stats{}, fmt.Errorf("the server's certificate: %w", err)
 		}
-		d.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}
-		if p == "h2" {
-			d.tls.NextProtos = []string{"h2"}
-		}
+		d.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 	}
 	within, stop := context.WithCancel(ctx)
 	var serving sync.WaitGroup
@@ -97,6 +98,8 @@ func Run(ctx context.Context, o server.Options, c server.Control) (server.Stats,
 		select {
 		case <-ctx.Done():
 			return d.snapshot(), nil
+		case err := <-d.failed:
+			return d.snapshot(), err
 		case <-tick.C:
 			c.Report(d.snapshot())
 		}
@@ -144,7 +147,14 @@ func (d *driver) serve(serving *sync.WaitGroup) {
 		}
 		door.handle = &handle{door: door, closed: make(chan struct{})}
 		h := door.handle
-		serving.Go(func() { _ = s.Serve(h) }) // it ends by being closed
+		serving.Go(func() {
+			if err := s.Serve(h); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+				select {
+				case d.failed <- fmt.Errorf("serve: %w", err):
+				default: // one is enough
+				}
+			}
+		})
 	}
 }
 
@@ -163,7 +173,7 @@ func (d *driver) generation() served {
 		p.SetHTTP1(true)
 	}
 	s := &http.Server{
-		IdleTimeout: d.Stdlib.IdleTimeout, Protocols: &p, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Hour, // a load is bounded
+		IdleTimeout: d.Stdlib.IdleTimeout, Protocols: &p, TLSConfig: d.tls.Clone(), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Hour, // a load is bounded
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	gen := &generation{d: d}
@@ -214,13 +224,14 @@ func (g *generation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if d.Stdlib.Chunked {
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush()
-	} else {
+	if !d.Stdlib.Chunked {
 		w.Header().Set("Content-Length", strconv.Itoa(len(d.body)))
 	}
 	_, _ = w.Write(d.body) // a client that is gone is seen by the connection's end
+	if d.Stdlib.Chunked {
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(lastChunkAfter)
+	}
 }
 
 // A visit is a connection that came in.
