@@ -71,7 +71,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 		{"{close: server}", "{close: server, engine: nethttp}", `small.yaml:8: variant two: traffic.close needs traffic.engine: raw`},
 		{"count: 100", "count: 100, engine: sql, protocol: h2", `small.yaml:3: variant one: traffic.protocol needs traffic.engine: nethttp`},
 		{"count: 100", "count: 100, engine: nethttp, rate: 5, burst: true", `small.yaml:3: variant one: traffic.burst is a closed loop: leave traffic.rate out`},
-		{"count: 100", "count: 100, engine: nethttp, drain: abrupt", `small.yaml:3: variant one: traffic.drain and traffic.drain_after go together`},
+		{"count: 100", "count: 100, engine: nethttp, drain: abrupt", `small.yaml:3: variant one: traffic.drain needs traffic.drain_after`},
 		{"question: ", "link: unix\nquestion: ", `small.yaml:2: variant one: link unix needs traffic.engine: nethttp or sql`},
 		{"variants:\n", "variants: []\nvariant:\n", `small.yaml:5: unknown key "variant"; did you mean variants?`},
 		{small, "", `small.yaml: no documents in stream`},

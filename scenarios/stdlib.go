@@ -219,8 +219,10 @@ func (s Settings) checkEngine() (path string, err error) {
 		{"traffic.server_drops", t.ServerDrops < 0, "traffic.server_drops must not be negative"},
 		{"traffic.server_drops", t.ServerDrops > 0 && (t.Protocol == HTTP2 || t.Protocol == H2C), "traffic.server_drops needs HTTP/1.1: a connection of HTTP/2 carries other requests too"},
 		{"traffic.drain", t.Drain != "" && (t.Protocol == HTTP2 || t.Protocol == H2C), "traffic.drain needs HTTP/1.1"},
-		{"traffic.drain_after", (t.DrainAfter > 0) != (t.Drain != ""), "traffic.drain and traffic.drain_after go together"},
-		{"traffic.drain_over", (t.DrainOver > 0) != (t.Drain == Drain(server.Aged)), "traffic.drain: max_age and traffic.drain_over go together"},
+		{"traffic.drain", t.Drain != "" && t.DrainAfter == 0, "traffic.drain needs traffic.drain_after"},
+		{"traffic.drain_after", t.DrainAfter > 0 && t.Drain == "", "traffic.drain_after needs traffic.drain"},
+		{"traffic.drain", t.Drain == Drain(server.Aged) && t.DrainOver == 0, "traffic.drain: max_age needs traffic.drain_over"},
+		{"traffic.drain_over", t.DrainOver > 0 && t.Drain != Drain(server.Aged), "traffic.drain_over needs traffic.drain: max_age"},
 		{"traffic.read", t.Read == client.ReadJSON && t.Body > 0 && t.Body < 3, "traffic.read: decode needs a traffic.body of 3 bytes or more, or none"},
 	} {
 		if c.wrong {
