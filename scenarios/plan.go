@@ -195,7 +195,7 @@ func (t Trial) Cost() Cost {
 		Wall:  StartAndStop + tr.expected() + time.Duration(t.Settings.Hold),
 		Files: tr.Concurrency + otherFiles,
 	}
-	c.Files += t.Settings.Population.open() + tr.Silent
+	c.Files += t.Settings.Population.open() + tr.Silent + tr.left()
 	c.Wall += time.Duration(t.Settings.Population.Total()) * perRequest
 	c.CPU = time.Duration(c.Requests+int64(t.Settings.Population.Total()))*perRequest + time.Duration(float64(c.Wall)*perWorld)
 	return c

@@ -87,7 +87,8 @@ const (
 // Memory is about what the trial's sockets take, in bytes.
 func (t Trial) Memory() uint64 {
 	p := t.Settings.Population
-	return perEmptyWorld + uint64(p.open()+t.Settings.Traffic.Concurrency)*perOpen + uint64(p.Of(measure.TimeWait))*perTimeWait
+	left := uint64(t.Settings.Traffic.left())
+	return perEmptyWorld + (uint64(p.open()+t.Settings.Traffic.Concurrency)+left)*perOpen + left*uint64(t.Settings.Traffic.Body) + uint64(p.Of(measure.TimeWait))*perTimeWait
 }
 
 // open is the number of a population's sockets that a process keeps open.

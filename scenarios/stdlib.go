@@ -252,6 +252,17 @@ func (s Settings) stdlibOptions() (client.Stdlib, server.Stdlib) {
 	return c, v
 }
 
+// Leaves says whether the client plays a program that leaves connections open which nobody uses.
+func (t Traffic) Leaves() bool { return t.Abandon || t.Read == client.LeaveOpen }
+
+// left is the most connections that the client leaves open.
+func (t Traffic) left() int {
+	if !t.Leaves() {
+		return 0
+	}
+	return int(t.requests())
+}
+
 // cycle is about how long a worker of a closed loop takes for a request, beside the work itself.
 func (t Traffic) cycle() time.Duration {
 	return time.Duration(t.Rest) + time.Duration(t.AnswerAfter)

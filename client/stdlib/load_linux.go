@@ -193,27 +193,16 @@ func (d *load) requests(ctx context.Context) {
 	for i := range workers {
 		workers[i] = &worker{shared: d.shared[i%len(d.shared)]}
 	}
-	var wg sync.WaitGroup
-	if !d.Stdlib.Burst {
-		for _, w := range workers {
-			wg.Go(func() {
-				for d.once(ctx, w) && d.rest(ctx, w) {
-				}
-			})
-		}
-		wg.Wait()
-	}
-	for more := d.Stdlib.Burst; more; {
-		var ended atomic.Bool
-		for _, w := range workers {
-			wg.Go(func() {
-				if !d.once(ctx, w) {
-					ended.Store(true)
-				}
-			})
-		}
-		wg.Wait()
-		more = !ended.Load() && d.rest(ctx, workers[0])
+	switch {
+	case d.Rate > 0:
+		d.openLoop(ctx, workers)
+	case d.Stdlib.Burst:
+		d.bursts(ctx, workers)
+	default:
+		each(workers, func(w *worker) {
+			for n := d.take(); d.once(ctx, w, n) && d.rest(ctx, w); n = d.take() {
+			}
+		})
 	}
 	d.mu.Lock()
 	d.over = true
@@ -226,6 +215,60 @@ func (d *load) requests(ctx context.Context) {
 	for _, a := range d.shared {
 		a.leave()
 	}
+}
+
+// each runs something for all workers at a time.
+func each(workers []*worker, do func(*worker)) {
+	var wg sync.WaitGroup
+	for _, w := range workers {
+		wg.Go(func() { do(w) })
+	}
+	wg.Wait()
+}
+
+// take returns the number of the next request, from 0.
+func (d *load) take() int64 { return d.ticket.Add(1) - 1 }
+
+// bursts has all workers make one request at a time, again and again.
+func (d *load) bursts(ctx context.Context, workers []*worker) {
+	for more := true; more; {
+		var ended atomic.Bool
+		each(workers, func(w *worker) {
+			if !d.once(ctx, w, d.take()) {
+				ended.Store(true)
+			}
+		})
+		more = !ended.Load() && d.rest(ctx, workers[0])
+	}
+}
+
+// openLoop hands requests to workers as they are due. One goroutine sleeps for all in the kernel: Go's timers are late by
+// up to a millisecond where a thread waits in epoll (runtime/netpoll_epoll.go).
+func (d *load) openLoop(ctx context.Context, workers []*worker) {
+	due := make(chan int64)
+	go func() { // ends with the load
+		defer close(due)
+		for n := d.take(); d.Count == 0 || n < d.Count; n = d.take() {
+			at := d.sched.Due(n)
+			for now := d.Clock(); now < min(at, d.stop) && ctx.Err() == nil; now = d.Clock() {
+				nap := unix.NsecToTimespec(min(at-now, int64(reportEvery)))
+				_ = unix.Nanosleep(&nap, nil) // a signal cuts it short, and the loop goes on
+			}
+			select {
+			case due <- n:
+			case <-ctx.Done():
+				return
+			}
+			if d.Clock() >= d.stop {
+				return
+			}
+		}
+	}()
+	each(workers, func(w *worker) {
+		for n := range due {
+			d.once(ctx, w, n)
+		}
+	})
 }
 
 // leave gives an asker up.
@@ -251,31 +294,20 @@ func (d *load) rest(ctx context.Context, w *worker) bool {
 	case !d.Stdlib.Burst: // workers must not march in step
 		pause += time.Duration(chance / 2 * float64(pause))
 	}
-	return d.sleep(ctx, d.Clock()+int64(pause))
-}
-
-// sleep waits until a time, and says whether it came before the load's end.
-func (d *load) sleep(ctx context.Context, until int64) bool {
-	wait := time.Duration(min(until, d.stop) - d.Clock())
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
+	until := d.Clock() + int64(pause)
+	timer := time.NewTimer(time.Duration(min(until, d.stop) - d.Clock()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 	return until < d.stop && ctx.Err() == nil
 }
 
-// once makes one request, and says whether there was one to make.
-func (d *load) once(ctx context.Context, w *worker) bool {
-	n := d.ticket.Add(1) - 1
-	if d.Count > 0 && n >= d.Count || !d.sleep(ctx, d.sched.Due(n)) {
-		return false
-	}
+// once makes request n, and says whether it is one of the load.
+func (d *load) once(ctx context.Context, w *worker, n int64) bool {
 	now := d.Clock()
-	if now >= d.stop {
+	if d.Count > 0 && n >= d.Count || now >= d.stop || ctx.Err() != nil {
 		return false
 	}
 	a := w.shared

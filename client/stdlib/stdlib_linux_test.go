@@ -1,7 +1,10 @@
 package stdlib
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"time"
@@ -141,6 +144,76 @@ func TestOnlyTheServersIdleTimeoutLosesRequests(t *testing.T) {
 	c = race(10*time.Second, 40*time.Millisecond, 40*time.Millisecond)
 	require.Zero(t, c.Failed+c.Stale, "%v", c.Errors)
 	require.Positive(t, c.Ended[client.ClientIdle])
+}
+
+// Whoever replaces a server under load breaks what is under way, or waits for it, or says so first.
+func TestDrains(t *testing.T) {
+	drain := func(how server.Draining, over time.Duration) (client.Stats, *server.Drained) {
+		c, s, d := pair(t, client.Options{Concurrency: 30, Keepalive: true, Duration: 1200 * time.Millisecond, Stdlib: client.Stdlib{
+			Pool: 30, Method: client.Post, Rest: 20 * time.Millisecond,
+		}}, server.Options{Body: 6, Stdlib: server.Stdlib{
+			AnswerAfter: 20 * time.Millisecond, Drain: server.Drain{How: how, After: 200 * time.Millisecond, Over: over},
+		}})
+		require.Equal(t, []int64{c.Opened, c.Opened}, []int64{s.Accepted, d[measure.ActiveOpens]})
+		require.NotNil(t, s.Drained)
+		require.Greater(t, c.OK, int64(300))
+		require.Greater(t, c.Opened, int64(30))
+		return c, s.Drained
+	}
+	abrupt, all := drain(server.Abrupt, 0)
+	require.Positive(t, abrupt.Failed)
+	graceful, _ := drain(server.Graceful, 0)
+	require.Less(t, graceful.Failed, abrupt.Failed)
+	aged, few := drain(server.Aged, 800*time.Millisecond)
+	require.Zero(t, aged.Failed, "%v", aged.Errors)
+	require.Positive(t, aged.Ended[client.NoKeepalive])
+	require.Less(t, few.Burst, all.Burst)
+}
+
+// A connection of HTTP/2 carries all, over TLS and without; of the handshakes of HTTP/1.1 all but the
+// first few take up a session again where the clients may.
+func TestProtocols(t *testing.T) {
+	cert, key := certificate(t)
+	for _, k := range []struct {
+		protocol string
+		keep     bool
+		resume   bool
+	}{{"http1", true, false}, {"https", true, false}, {"https", false, false}, {"https", false, true}, {"h2", true, false}, {"h2c", true, false}} {
+		c, s, _ := pair(t, client.Options{Count: 200, Concurrency: 4, Keepalive: k.keep, Stdlib: client.Stdlib{Protocol: k.protocol, Roots: cert, Resume: k.resume}},
+			server.Options{Body: 6, Stdlib: server.Stdlib{Protocol: k.protocol, Certificate: cert, Key: key}})
+		require.Equal(t, int64(200), c.OK, "%+v: %v", k, c.Errors)
+		require.Equal(t, []int64{c.Fresh + c.Reused, c.Reused}, []int64{s.Requests, *s.Reused}, "%+v", k)
+		switch k.protocol {
+		case "h2", "h2c":
+			require.Equal(t, int64(1), c.Opened-c.Ended[client.NeverUsed])
+		case "https":
+			require.Equal(t, c.Handshakes, c.TLS.Count)
+			if !k.keep {
+				require.Equal(t, int64(200), c.Handshakes)
+			}
+			if k.resume {
+				require.Greater(t, c.Resumed, int64(150))
+			} else {
+				require.Zero(t, c.Resumed)
+			}
+		}
+	}
+	_, err := Run(t.Context(), client.Options{
+		Count: 1, Concurrency: 1, Destinations: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.9:9")}, Duration: time.Second, Timeout: time.Second,
+		Closing: client.First, Stdlib: client.Stdlib{Protocol: "https"},
+	}, client.Control{Clock: func() int64 { return 0 }})
+	require.ErrorContains(t, err, "no certificate to trust")
+}
+
+// certificate is one of net/http/httptest's, which names 127.0.0.1, and its key.
+func certificate(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	k, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: k})
 }
 
 // An open loop times a request from when it was due: one slow answer shows in all that had to wait for it.

@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
-	"github.com/twlab/twlab/client"
 	"github.com/twlab/twlab/internal/pace"
 	"github.com/twlab/twlab/internal/wire"
 	"github.com/twlab/twlab/lab"
@@ -443,7 +442,7 @@ func (t *trial) rests(host string, state measure.State) bool {
 		return true // a proxy's pool stays open, and it closes when it likes
 	}
 	silent := t.rec.Trial.Settings.Traffic.Silent > 0
-	if tr := t.rec.Trial.Settings.Traffic; tr.Abandon || tr.Read == client.LeaveOpen {
+	if t.rec.Trial.Settings.Traffic.Leaves() {
 		return true // that is what the trial is about
 	}
 	switch state {
