@@ -8,6 +8,7 @@ package stdlib
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -43,9 +44,15 @@ const (
 type asker interface {
 	// ask makes a request and reads the answer.
 	ask(ctx context.Context, to netip.AddrPort, s *shot) error
-	// leave gives the client up, and closes its idle connections.
+	// leave closes the idle connections.
 	leave()
+	owns() *owner
 }
+
+// An owner is what connections know of their asker. It is guarded by load.mu.
+type owner struct{ left bool } // it was given up
+
+func (o *owner) owns() *owner { return o }
 
 // A shot is what became of one request. Its fields are guarded by load.mu where the library
 // may still call back.
@@ -61,7 +68,7 @@ type shot struct {
 // A link is a connection of a client.
 type link struct {
 	*conns.Conn
-	asker asker
+	owner *owner
 	cause client.Cause // why it is going to end; "" while it is not known
 	users int          // requests on it
 }
@@ -91,12 +98,10 @@ type load struct {
 
 	mu      sync.Mutex // guards what follows, and the fields of shots and links
 	stats   client.Stats
-	over    bool           // no request will start
-	left    map[asker]bool // askers that were given up
-	shared  []asker        // those that workers share
-	open    []func(error)  // cancels the requests whose bodies were left open
+	over    bool          // no request will start
+	open    []func(error) // cancels the requests whose bodies were left open
 	errs    map[failure]int64
-	ended   map[client.Cause]int64
+	causes  map[client.Cause]int64 // of connections that ended
 	connect client.Times
 	tls     client.Times
 	first   client.Times
@@ -113,7 +118,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 	now := c.Clock()
 	d := &load{
 		Control: c, Options: o, cpu: sock.CPU(), stop: now + int64(o.Duration), stats: client.Stats{Begin: now},
-		sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, left: map[asker]bool{}, errs: map[failure]int64{}, ended: map[client.Cause]int64{},
+		sched: pace.Schedule{Begin: now, Rate: o.Rate, To: o.RampTo}, errs: map[failure]int64{}, causes: map[client.Cause]int64{},
 		connect: client.NewTimes(), tls: client.NewTimes(), first: client.NewTimes(), whole: client.NewTimes(),
 	}
 	if o.RampTo > 0 {
@@ -140,6 +145,7 @@ func Run(ctx context.Context, o client.Options, c client.Control) (client.Stats,
 		return final, ctx.Err()
 	}
 	stop()
+	reporter.Wait()
 	if c.Loaded != nil {
 		c.Loaded(final)
 	}
@@ -187,11 +193,12 @@ type worker struct {
 // requests runs the load.
 func (d *load) requests(ctx context.Context) {
 	workers := make([]*worker, d.Concurrency)
+	var shared []asker
 	for range max(1, d.Stdlib.Clients) {
-		d.shared = append(d.shared, d.make(d))
+		shared = append(shared, d.make(d))
 	}
 	for i := range workers {
-		workers[i] = &worker{shared: d.shared[i%len(d.shared)]}
+		workers[i] = &worker{shared: shared[i%len(shared)]}
 	}
 	switch {
 	case d.Rate > 0:
@@ -208,11 +215,9 @@ func (d *load) requests(ctx context.Context) {
 	d.over = true
 	d.mu.Unlock()
 	for _, w := range workers {
-		if w.own != nil {
-			d.leave(w.own)
-		}
+		d.leave(w)
 	}
-	for _, a := range d.shared {
+	for _, a := range shared {
 		a.leave()
 	}
 }
@@ -271,14 +276,18 @@ func (d *load) openLoop(ctx context.Context, workers []*worker) {
 	})
 }
 
-// leave gives an asker up.
-func (d *load) leave(a asker) {
+// leave has a worker give its own asker up.
+func (d *load) leave(w *worker) {
+	if w.own == nil {
+		return
+	}
 	d.mu.Lock()
-	d.left[a] = true
+	w.own.owns().left = true
 	d.mu.Unlock()
 	if !d.Stdlib.Abandon {
-		a.leave()
+		w.own.leave()
 	}
+	w.own, w.used = nil, 0
 }
 
 // rest pauses, and says whether time is left.
@@ -311,16 +320,11 @@ func (d *load) once(ctx context.Context, w *worker, n int64) bool {
 		return false
 	}
 	a := w.shared
-	if k := d.Stdlib.PerClient; k > 0 {
-		if w.used == k {
-			d.leave(w.own)
-			w.own = nil
-		}
+	if d.Stdlib.PerClient > 0 {
 		if w.own == nil {
-			w.own, w.used = d.make(d), 0
+			w.own = d.make(d)
 		}
 		a = w.own
-		w.used++
 	}
 	s := &shot{due: now, phase: client.Connect}
 	if d.Rate > 0 {
@@ -343,18 +347,25 @@ func (d *load) once(ctx context.Context, w *worker, n int64) bool {
 	if cause := context.Cause(one); err != nil && cause != nil {
 		err = cause
 	}
+	d.ended(w, s, err, took)
+	if d.Stdlib.Read == client.LeaveOpen {
+		d.mu.Lock()
+		d.open = append(d.open, cancel)
+		d.mu.Unlock()
+	} else {
+		cancel(nil)
+	}
+	if w.used++; w.used == d.Stdlib.PerClient {
+		d.leave(w)
+	}
+	return ctx.Err() == nil
+}
 
+// ended counts a request that has ended.
+func (d *load) ended(w *worker, s *shot, err error, took int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.Stdlib.Read == client.LeaveOpen {
-		d.open = append(d.open, cancel)
-	} else {
-		defer cancel(nil)
-	}
 	d.release(s)
-	if err != nil && ctx.Err() != nil { // the trial ends
-		return false
-	}
 	var st status
 	switch {
 	case err == nil:
@@ -375,7 +386,6 @@ func (d *load) once(ctx context.Context, w *worker, n int64) bool {
 	default:
 		w.moved -= seekBy
 	}
-	return true
 }
 
 func (d *load) fail(errno string, s *shot) {
@@ -393,14 +403,14 @@ func errnoOf(err error) string {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return sock.ErrnoName(unix.ETIMEDOUT)
 	// net/http tells these two by their text alone.
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "server closed idle connection"):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn), strings.Contains(err.Error(), "server closed idle connection"):
 		return "EOF"
 	}
 	return sock.ErrnoName(unix.EPROTO)
 }
 
 // dial opens a connection for an asker.
-func (d *load) dial(ctx context.Context, a asker, to netip.AddrPort) (*link, error) {
+func (d *load) dial(ctx context.Context, of *owner, to netip.AddrPort) (*link, error) {
 	network, addr := "tcp", to.String()
 	if d.Stdlib.Unix != "" {
 		network, addr = "unix", d.Stdlib.Unix
@@ -413,7 +423,7 @@ func (d *load) dial(ctx context.Context, a asker, to netip.AddrPort) (*link, err
 	if err != nil {
 		return nil, err
 	}
-	l := &link{Conn: d.tally.Wrap(c), asker: a}
+	l := &link{Conn: d.tally.Wrap(c), owner: of}
 	l.OnClose = func(peerEnded bool) { d.closed(l, peerEnded) }
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -436,14 +446,14 @@ func (d *load) closed(l *link, peerEnded bool) {
 		cause = client.ServerClosed
 	case d.over:
 		cause = client.LoadOver
-	case d.left[l.asker]:
+	case l.owner.left:
 		cause = client.GivenUp
 	case d.Stdlib.SQL: // the pool does not say; its own counts do
 		return
 	default:
 		cause = client.ClientIdle
 	}
-	d.ended[cause]++
+	d.causes[cause]++
 }
 
 // carries notes that a request has its connection. It had another one before where it was sent again.
@@ -508,7 +518,7 @@ func (d *load) snapshot(final bool) client.Stats {
 	s.Reused = d.tally.ReusedCount.Load()
 	s.Fresh = d.tally.Requests.Load() - s.Reused
 	s.ClosedFirst, s.ClosedLast, s.ClosedReset = d.tally.ClosedFirst.Load(), d.tally.ClosedLast.Load(), d.tally.ClosedReset.Load()
-	s.Ended = maps.Clone(d.ended)
+	s.Ended = maps.Clone(d.causes)
 	if final {
 		s.Connect, s.TLS, s.FirstByte, s.Whole = d.connect.Sum(), d.tls.Sum(), d.first.Sum(), d.whole.Sum()
 	}

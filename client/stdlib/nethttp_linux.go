@@ -19,6 +19,7 @@ import (
 
 // A browser is an http.Client with a transport of its own.
 type browser struct {
+	owner
 	d      *load
 	client http.Client
 	scheme string
@@ -54,7 +55,7 @@ func httpEngine(l client.Stdlib) (func(*load) asker, error) {
 			if err != nil {
 				return nil, err
 			}
-			return d.dial(ctx, b, to)
+			return d.dial(ctx, &b.owner, to)
 		}
 		b.client.Transport = t
 		return b

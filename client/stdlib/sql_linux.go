@@ -19,6 +19,7 @@ import (
 // "QUERY text", "QUIT", answered by "OK", "ROW size" with so many bytes, and nothing. The client closes after
 // QUIT; the server waits for that, as databases' clients have it.
 type database struct {
+	owner
 	d  *load
 	db *sql.DB
 }
@@ -58,13 +59,12 @@ func (a *database) ask(ctx context.Context, _ netip.AddrPort, s *shot) error {
 func (a *database) leave() {
 	s := a.db.Stats()
 	a.d.mu.Lock()
-	a.d.left[a] = true
 	for why, n := range map[client.Cause]int64{client.PoolFull: s.MaxIdleClosed, client.ClientIdle: s.MaxIdleTimeClosed} {
 		if !a.d.Keepalive {
 			why = client.NoKeepalive
 		}
 		if n > 0 {
-			a.d.ended[why] += n
+			a.d.causes[why] += n
 		}
 	}
 	a.d.mu.Unlock()
@@ -78,8 +78,7 @@ func (c connector) Driver() driver.Driver { return nil }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	d := c.a.d
-	to := d.Destinations[0]
-	l, err := d.dial(ctx, c.a, to)
+	l, err := d.dial(ctx, &c.a.owner, d.Destinations[0])
 	if err != nil {
 		return nil, err
 	}
