@@ -36,7 +36,7 @@ func TestNewWorld(t *testing.T) {
 		require.ErrorContains(t, err, "has from 1 to 500")
 	}
 	_, err = NewWorld("wire", 1, 1, nil)
-	require.ErrorContains(t, err, `link "wire" is none of [veth veth6 loopback loopback6]`)
+	require.ErrorContains(t, err, `link "wire" is none of [veth veth6 loopback loopback6 unix]`)
 }
 
 func TestKnobs(t *testing.T) {

@@ -35,9 +35,9 @@ func pair(t testing.TB, o client.Options, so server.Options) (client.Stats, serv
 func TestClientServerAndKernelAgree(t *testing.T) {
 	burst := func(l client.Stdlib) client.Options {
 		l.Burst = true
-		return client.Options{Count: 160, Concurrency: 16, Keepalive: true, Stdlib: l}
+		return client.Options{Count: 64, Concurrency: 16, Keepalive: true, Stdlib: l}
 	}
-	slow := server.Stdlib{AnswerAfter: 20 * time.Millisecond}
+	slow := server.Stdlib{AnswerAfter: 100 * time.Millisecond}
 	for _, k := range []struct {
 		name   string
 		o      client.Options
@@ -46,8 +46,8 @@ func TestClientServerAndKernelAgree(t *testing.T) {
 	}{
 		{"pool of 16", burst(client.Stdlib{Pool: 16}), server.Options{Stdlib: slow}, 16},
 		// What does not fit into the pool is thrown away after each of the bursts but the last, whose pool is closed.
-		{"pool of 8", burst(client.Stdlib{Pool: 8}), server.Options{Stdlib: slow}, 16 + 9*8},
-		{"net/http's own pool of 2", burst(client.Stdlib{}), server.Options{Stdlib: slow}, 16 + 9*14},
+		{"pool of 8", burst(client.Stdlib{Pool: 8}), server.Options{Stdlib: slow}, 16 + 3*8},
+		{"net/http's own pool of 2", burst(client.Stdlib{}), server.Options{Stdlib: slow}, 16 + 3*14},
 		{"a client per request", client.Options{Count: 100, Concurrency: 4, Keepalive: true, Stdlib: client.Stdlib{PerClient: 1}}, server.Options{}, 100},
 		{"a client per 5 requests", client.Options{Count: 100, Concurrency: 1, Keepalive: true, Stdlib: client.Stdlib{PerClient: 5}}, server.Options{}, 20},
 		{"clients left open", client.Options{Count: 100, Concurrency: 4, Keepalive: true, Stdlib: client.Stdlib{PerClient: 1, Abandon: true}}, server.Options{}, 100},
@@ -59,7 +59,7 @@ func TestClientServerAndKernelAgree(t *testing.T) {
 		{"dropped", client.Options{Count: 100, Concurrency: 1, Keepalive: true}, server.Options{Stdlib: server.Stdlib{Drops: 2}}, 100},
 		{"open loop", client.Options{Count: 200, Rate: 1000, Concurrency: 8, Keepalive: true, Stdlib: client.Stdlib{Pool: 8}}, server.Options{}, 0},
 		{"sql, pool of 16", burst(client.Stdlib{SQL: true, Pool: 16}), server.Options{Stdlib: slow}, 16},
-		{"sql's own pool of 2", burst(client.Stdlib{SQL: true}), server.Options{Stdlib: slow}, 16 + 9*14},
+		{"sql's own pool of 2", burst(client.Stdlib{SQL: true}), server.Options{Stdlib: slow}, 16 + 3*14},
 		{"sql, a session per query", client.Options{Count: 100, Concurrency: 4, Keepalive: true, Stdlib: client.Stdlib{SQL: true, PerClient: 1}}, server.Options{}, 100},
 	} {
 		t.Run(k.name, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestClientServerAndKernelAgree(t *testing.T) {
 }
 
 func TestWhyConnectionsEnd(t *testing.T) {
-	slow := server.Options{Body: 6, Stdlib: server.Stdlib{AnswerAfter: 20 * time.Millisecond}}
+	slow := server.Options{Body: 6, Stdlib: server.Stdlib{AnswerAfter: 100 * time.Millisecond}}
 	for _, sql := range []bool{false, true} {
 		slow.Stdlib.SQL = sql
 		c, _, _ := pair(t, client.Options{Count: 64, Concurrency: 16, Keepalive: true, Stdlib: client.Stdlib{SQL: sql, Burst: true}}, slow)

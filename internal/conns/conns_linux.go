@@ -37,6 +37,7 @@ type Conn struct {
 	net.Conn
 	tally    *Tally
 	answered atomic.Int64
+	sent     atomic.Int64
 	ended    atomic.Bool         // the other side has closed
 	half     atomic.Pointer[End] // as it was closed by half
 	once     sync.Once
@@ -65,6 +66,9 @@ func (c *Conn) Answered() int64 {
 // Count returns how many requests were Answered.
 func (c *Conn) Count() int64 { return c.answered.Load() }
 
+// Sent returns how many bytes the kernel took.
+func (c *Conn) Sent() int64 { return c.sent.Load() }
+
 // Read implements net.Conn.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -78,6 +82,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.sent.Add(int64(n))
 	c.tally.Sent.Add(int64(n))
 	return n, err
 }

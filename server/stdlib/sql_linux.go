@@ -68,7 +68,6 @@ func (s *sessions) session(v *visit) {
 			if s.d.Stdlib.AnswerAfter > 0 {
 				time.Sleep(s.d.Stdlib.AnswerAfter)
 			}
-			v.Answered()
 			answer = row
 		case "QUIT": // the client closes now
 			continue
@@ -77,6 +76,9 @@ func (s *sessions) session(v *visit) {
 		}
 		if _, err := v.Write([]byte(answer)); err != nil {
 			return
+		}
+		if answer == row {
+			v.Answered()
 		}
 	}
 }

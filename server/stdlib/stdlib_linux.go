@@ -34,6 +34,9 @@ const (
 	// lastChunkAfter is how long a handler that has written a chunked body still works: the chunk that
 	// ends the body comes after it.
 	lastChunkAfter = 10 * time.Millisecond
+	// firstPart is how much of a body goes out with the head: the request counts as answered then, whether
+	// the client takes the rest or not.
+	firstPart = 2 << 10
 	// stopFor bounds the wait for a server that ends.
 	stopFor = 5 * time.Second
 )
@@ -217,8 +220,9 @@ func (g *generation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.Stdlib.AnswerAfter > 0 {
 		time.Sleep(d.Stdlib.AnswerAfter)
 	}
+	before := int64(0)
 	if known {
-		c.Answered()
+		before = c.Sent()
 		if from := g.retires.Load(); from != nil && time.Now().After(from.Add(time.Duration(c.stays*float64(d.Stdlib.Drain.Over)))) {
 			w.Header().Set("Connection", "close")
 		}
@@ -227,7 +231,13 @@ func (g *generation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !d.Stdlib.Chunked {
 		w.Header().Set("Content-Length", strconv.Itoa(len(d.body)))
 	}
-	_, _ = w.Write(d.body) // a client that is gone is seen by the connection's end
+	begin, rest := d.body[:min(len(d.body), firstPart)], d.body[min(len(d.body), firstPart):]
+	_, _ = w.Write(begin) // a client that is gone is seen by what was sent
+	_ = http.NewResponseController(w).Flush()
+	if known && c.Sent() > before {
+		c.Answered()
+	}
+	_, _ = w.Write(rest)
 	if d.Stdlib.Chunked {
 		_ = http.NewResponseController(w).Flush()
 		time.Sleep(lastChunkAfter)
