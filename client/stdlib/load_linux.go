@@ -93,6 +93,7 @@ type load struct {
 	stop   int64 // when the load ends
 	ticket atomic.Int64
 	turn   atomic.Int64 // of the destinations
+	dials  atomic.Int64 // under way: net/http goes on where another connection has taken the request
 	tally  conns.Tally
 	cpu    int64
 
@@ -418,6 +419,8 @@ func (d *load) dial(ctx context.Context, of *owner, to netip.AddrPort) (*link, e
 	d.mu.Lock()
 	d.stats.Attempted++
 	d.mu.Unlock()
+	d.dials.Add(1)
+	defer d.dials.Add(-1)
 	begin := d.Clock()
 	c, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, addr)
 	if err != nil {
@@ -498,9 +501,9 @@ func (d *load) ends(s *shot, why client.Cause) {
 	}
 }
 
-// end waits for the connections that are being closed.
+// end waits for the connections that are being opened or closed.
 func (d *load) end(ctx context.Context) {
-	for begin := time.Now(); d.tally.Live.Load() > 0 && !d.leaves() && time.Since(begin) < endFor && ctx.Err() == nil; {
+	for begin := time.Now(); (d.dials.Load() > 0 || d.tally.Live.Load() > 0 && !d.leaves()) && time.Since(begin) < endFor && ctx.Err() == nil; {
 		time.Sleep(time.Millisecond)
 	}
 	d.mu.Lock()

@@ -104,7 +104,6 @@ func (c *Conn) Close() error {
 		if c.OnClose != nil {
 			c.OnClose(c.ended.Load())
 		}
-		c.tally.Live.Add(-1)
 		switch c.end() {
 		case First:
 			c.tally.ClosedFirst.Add(1)
@@ -113,6 +112,7 @@ func (c *Conn) Close() error {
 		case Reset:
 			c.tally.ClosedReset.Add(1)
 		}
+		c.tally.Live.Add(-1) // last: who waits for none finds all counted
 	})
 	return c.Conn.Close()
 }

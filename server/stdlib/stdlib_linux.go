@@ -234,7 +234,8 @@ func (g *generation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin, rest := d.body[:min(len(d.body), firstPart)], d.body[min(len(d.body), firstPart):]
 	_, _ = w.Write(begin) // a client that is gone is seen by what was sent
 	_ = http.NewResponseController(w).Flush()
-	if known && c.Sent() > before {
+	// With HTTP/2 a frame may wait for others of the connection.
+	if known && (c.Sent() > before || r.ProtoMajor == 2) {
 		c.Answered()
 	}
 	_, _ = w.Write(rest)
