@@ -9,8 +9,8 @@ const (
 	FramePhase    = "phase"    // Phase, at its begin
 	FrameSnapshot = "snapshot" // measure.Snapshot of the stack named by Host
 	FrameStats    = "stats"    // client.Stats or server.Stats of Host
-	FrameTrace    = "trace"    // nothing: the hold is over, and the trial waits for FrameTraced
-	FrameTraced   = "traced"   // down: []measure.Transition by the stack's name
+	FrameTrace    = "trace"    // nothing: before the first socket, and when the hold is over; the trial waits for FrameTraced
+	FrameTraced   = "traced"   // down: []measure.Transition by the stack's name, since the last FrameTrace
 	FrameRecord   = "record"   // Record, whole
 	FrameError    = "error"    // string: why there is no record
 )

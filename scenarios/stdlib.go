@@ -263,6 +263,9 @@ func (t Traffic) left() int {
 	return int(t.requests())
 }
 
+// Held is the most sockets that are kept open, or in TIME_WAIT, beside those under way.
+func (s Settings) Held() int { return s.Population.Total() + s.Traffic.left() }
+
 // cycle is about how long a worker of a closed loop takes for a request, beside the work itself.
 func (t Traffic) cycle() time.Duration {
 	return time.Duration(t.Rest) + time.Duration(t.AnswerAfter)

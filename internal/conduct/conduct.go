@@ -94,7 +94,7 @@ func Check(p *scenarios.Plan, b lab.Backend) error {
 		return err
 	}
 	for _, t := range p.Trials {
-		if need, n := t.Memory(), t.Settings.Population.Total(); need > free && n > 0 {
+		if need, n := t.Memory(), t.Settings.Held(); need > free && n > 0 {
 			return fmt.Errorf("too little memory: the sockets of variant %s take about %d MiB, %d MiB are available: about %d of %d sockets would fit",
 				t.Variant, need>>20, free>>20, uint64(float64(n)*float64(free)/float64(need)), n)
 		}
@@ -212,15 +212,14 @@ func talk(world lab.Trial, t scenarios.Trial, o Options, observe func(wire.Frame
 			if err := f.Decode(&s); err != nil {
 				return nil, err
 			}
-			if namespaces[s.Name] = s.NetNS; o.Tracer != nil {
-				if err := o.Tracer.Forget(s.NetNS); err != nil { // an earlier one's of that number
-					return nil, err
-				}
-			}
+			namespaces[s.Name] = s.NetNS
 		case results.FrameTrace:
 			counted := map[string][]measure.Transition{}
 			for name, ns := range namespaces {
 				if counted[name], err = o.Tracer.Transitions(ns); err != nil {
+					return nil, err
+				}
+				if err := o.Tracer.Forget(ns); err != nil {
 					return nil, err
 				}
 			}

@@ -86,6 +86,9 @@ func runTrial(ctx context.Context, p *peer) error {
 	if err := t.build(ctx, world, ports, epoch); err != nil {
 		return err
 	}
+	if err := t.trace(ctx); err != nil { // no socket is there yet
+		return err
+	}
 	type driver struct {
 		host, role string
 		options    any
@@ -253,7 +256,8 @@ func (t *trial) phases(ctx context.Context) error {
 	return nil
 }
 
-// trace asks whoever may trace the kernel what was counted on the stacks.
+// trace asks whoever may trace the kernel what was counted on the stacks since it was asked last; the first
+// time that is an earlier trial's, whose namespaces had the same numbers.
 func (t *trial) trace(ctx context.Context) error {
 	if t.rec.Environment.Untraced != "" {
 		return nil
