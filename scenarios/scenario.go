@@ -11,7 +11,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -478,6 +480,36 @@ func (s Settings) Flat() map[string]string {
 	var tree map[string]any
 	if json.Unmarshal(b, &tree) == nil {
 		flatten(tree, "", out)
+	}
+	out["traffic.engine"] = s.Traffic.Engine.String() // the zero one has a name
+	return out
+}
+
+// A Variation is a setting in which variants differ.
+type Variation struct {
+	Path   string
+	Values []string // of the variants in their order; "" where it is not set
+}
+
+// Variations lists them by path, a proxy's whole files left out.
+func (s *Scenario) Variations() []Variation {
+	settings := make([]map[string]string, len(s.Variants))
+	paths := map[string]bool{}
+	for i, v := range s.Variants {
+		settings[i] = v.Flat()
+		for path := range settings[i] {
+			paths[path] = !strings.HasPrefix(path, "proxy.") || strings.HasPrefix(path, "proxy.set.")
+		}
+	}
+	var out []Variation
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		v := Variation{Path: path}
+		for _, set := range settings {
+			v.Values = append(v.Values, set[path])
+		}
+		if paths[path] && slices.ContainsFunc(v.Values, func(value string) bool { return value != v.Values[0] }) {
+			out = append(out, v)
+		}
 	}
 	return out
 }

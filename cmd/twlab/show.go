@@ -23,8 +23,19 @@ func newShow(e env) *cobra.Command {
 			}
 			var b strings.Builder
 			fmt.Fprintf(&b, "%s: %s\n\n%s\n\nvariants:\n", s.Name, s.Question, strings.TrimSpace(s.Story))
+			widest := 0
 			for _, name := range s.VariantNames() {
-				fmt.Fprintf(&b, "  %s\n", name)
+				widest = max(widest, len(name))
+			}
+			varies := s.Variations()
+			for i, name := range s.VariantNames() {
+				line := fmt.Sprintf("  %-*s", widest, name)
+				for _, v := range varies {
+					if v.Values[i] != "" {
+						line += "  " + v.Path + "=" + v.Values[i]
+					}
+				}
+				fmt.Fprintln(&b, strings.TrimRight(line, " "))
 			}
 			b.WriteString("\nexpected:\n")
 			for _, x := range s.Expect {

@@ -121,36 +121,18 @@ const widestSetting = 24
 
 // variations are the settings in which the variants differ.
 func (r *Report) variations() []row {
-	settings := make([]map[string]string, len(r.Variants))
-	var paths []string
-	for i, v := range r.Run.Plan.Scenario.Variants {
-		settings[i] = v.Flat()
-		for path := range settings[i] {
-			if !slices.Contains(paths, path) {
-				paths = append(paths, path)
-			}
-		}
-	}
-	slices.Sort(paths)
 	var out []row
-	for _, path := range paths {
-		if strings.HasPrefix(path, "proxy.") && !strings.HasPrefix(path, "proxy.set.") {
-			continue // whole files
-		}
-		cells := make([]string, len(settings))
-		differ := false
-		for i, s := range settings {
-			if cells[i] = s[path]; cells[i] == "" {
+	for _, v := range r.Run.Plan.Scenario.Variations() {
+		cells := v.Values
+		for i, value := range cells {
+			if value == "" {
 				cells[i] = "-"
 			}
-			if len(cells[i]) > widestSetting {
-				cells[i] = cells[i][:widestSetting-3] + "..."
+			if len(value) > widestSetting {
+				cells[i] = value[:widestSetting-3] + "..."
 			}
-			differ = differ || cells[i] != cells[0]
 		}
-		if differ {
-			out = append(out, row{label: "  " + path, cells: cells})
-		}
+		out = append(out, row{label: "  " + v.Path, cells: cells})
 	}
 	if len(out) > 0 {
 		out = append([]row{{label: "what varies", head: true}}, out...)
