@@ -51,7 +51,7 @@ type Stdlib struct {
 	// Rest is the pause after a request, or a burst, before the next of the same worker; a worker's varies by half
 	// of it.
 	Rest Duration `yaml:"rest" json:"rest,omitempty"`
-	// Seek moves each worker's rest, by a tenth of a millisecond a request, to the moment at which its idle connection
+	// Seek moves each worker's rest, by a fifth of a millisecond a request, to the moment at which its idle connection
 	// is closed, instead of varying it.
 	Seek bool `yaml:"seek" json:"seek,omitempty"`
 	// AnswerAfter is how long an answer takes.

@@ -35,9 +35,9 @@ const (
 	reportEvery = 100 * time.Millisecond
 	// endFor bounds the wait for connections that are on their way to be closed after the load.
 	endFor = 5 * time.Second
-	// seekBy is how far a worker that seeks moves its rest after a request, and a third of how far it
-	// strays from it by chance.
-	seekBy = 100 * time.Microsecond
+	// seekBy is how far a worker that seeks moves its rest after a request; by chance it strays from it by
+	// half as much again.
+	seekBy = 200 * time.Microsecond
 )
 
 // An asker is one client of the library. It may be used by many workers at a time.
@@ -300,7 +300,7 @@ func (d *load) rest(ctx context.Context, w *worker) bool {
 	chance := 2*rand.Float64() - 1 //nolint:gosec // chance, not secrecy
 	switch {
 	case d.Stdlib.Seek:
-		pause += w.moved + time.Duration(chance*3*float64(seekBy))
+		pause += w.moved + time.Duration(chance*1.5*float64(seekBy))
 	case !d.Stdlib.Burst: // workers must not march in step
 		pause += time.Duration(chance / 2 * float64(pause))
 	}
