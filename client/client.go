@@ -207,6 +207,9 @@ func (o Options) Validate() error {
 	return fmt.Errorf("client: closing %q is none of first, last, both, reset, unread", o.Closing)
 }
 
+// Leaves says whether the client plays a program that leaves connections open which nobody uses.
+func (l Stdlib) Leaves() bool { return l.Abandon || l.Read == LeaveOpen }
+
 func (l Stdlib) validate() error {
 	switch {
 	case !slices.Contains([]string{"", Get, Post, PostKey, PostStream}, l.Method):

@@ -299,7 +299,7 @@ const (
 
 // closedLoopRate is about how many requests a second a closed loop makes.
 func (t Traffic) closedLoopRate() float64 {
-	if c := t.cycle(); c > 0 {
+	if c := time.Duration(t.Rest + t.AnswerAfter); c > 0 { // what a worker waits for each
 		return min(closedLoopRate, float64(t.Concurrency)/c.Seconds())
 	}
 	return closedLoopRate

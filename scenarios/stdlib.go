@@ -253,7 +253,9 @@ func (s Settings) stdlibOptions() (client.Stdlib, server.Stdlib) {
 }
 
 // Leaves says whether the client plays a program that leaves connections open which nobody uses.
-func (t Traffic) Leaves() bool { return t.Abandon || t.Read == client.LeaveOpen }
+func (t Traffic) Leaves() bool {
+	return client.Stdlib{Abandon: t.Abandon, Read: string(t.Read)}.Leaves()
+}
 
 // left is the most connections that the client leaves open.
 func (t Traffic) left() int {
@@ -265,8 +267,3 @@ func (t Traffic) left() int {
 
 // Held is the most sockets that are kept open, or in TIME_WAIT, beside those under way.
 func (s Settings) Held() int { return s.Population.Total() + s.Traffic.left() }
-
-// cycle is about how long a worker of a closed loop takes for a request, beside the work itself.
-func (t Traffic) cycle() time.Duration {
-	return time.Duration(t.Rest) + time.Duration(t.AnswerAfter)
-}

@@ -119,6 +119,8 @@ func (o Options) Validate() error {
 		return errors.New("server: backlog must be at least 1")
 	case o.PerConnection < 0 || o.Forgets < 0 || o.Forgets > 100:
 		return errors.New("server: requests per connection must not be negative, and a share is from 0 to 100 percent")
+	case o.Stdlib.SQL && o.Stdlib.Drain.How != "":
+		return errors.New("server: sessions are not drained")
 	}
 	switch o.Restart {
 	case "", Reusing, Plain:

@@ -178,10 +178,7 @@ func (d *driver) next() (at int64, done bool) {
 			d.stats.Late++
 			d.stats.LateMost = max(d.stats.LateMost, by)
 		}
-		if d.Rate == 0 {
-			due = now
-		}
-		d.start(now, due)
+		d.start(now, d.sched.From(d.stats.Started, now))
 		if d.Rate > 0 {
 			now = d.Clock() // starting takes time, and the next one's lateness counts
 		}

@@ -33,6 +33,11 @@ func TestClosedLoopIsNeverLate(t *testing.T) {
 	require.False(t, late)
 }
 
+func TestAStartIsTimedFromWhenItWasDue(t *testing.T) {
+	require.Equal(t, int64(5_000_000), Schedule{Rate: 1000}.From(5, 9_000_000), "it waited for 4 ms, and they count")
+	require.Equal(t, int64(9_000_000), Schedule{Begin: 7}.From(5, 9_000_000), "in a closed loop none was due before")
+}
+
 func TestRampRisesEvenlyAndStays(t *testing.T) {
 	s := Schedule{Rate: 100, To: 300, Over: 2 * time.Second}
 	// 400 starts within the ramp; half of its time has passed after 150.

@@ -42,6 +42,15 @@ func (s Schedule) Due(i int64) int64 {
 	return s.Begin + int64((math.Sqrt(s.Rate*s.Rate+2*a*n)-s.Rate)/a*1e9)
 }
 
+// From returns from when start i, which happens at now, is timed: from when it was due, so that waiting
+// for its turn counts (coordinated omission); a closed loop has no such moment, and takes now.
+func (s Schedule) From(i, now int64) int64 {
+	if s.Rate == 0 {
+		return now
+	}
+	return s.Due(i)
+}
+
 // Late returns by how many nanoseconds start i is late at now, and whether
 // that is beyond Tolerance.
 func (s Schedule) Late(i, now int64) (by int64, late bool) {

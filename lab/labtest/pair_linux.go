@@ -39,7 +39,6 @@ func Pair(
 	}
 	o.Timeout = 10 * time.Second
 	so.Listen, so.Backlog = o.Destinations, 1024
-	left := o.Stdlib.Abandon || o.Stdlib.Read == client.LeaveOpen
 	var release server.Signal
 	ready := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
@@ -50,7 +49,7 @@ func Pair(
 	g.Go(func() (err error) {
 		s, err = serve(ctx, so, server.Control{
 			Clock: clock, Epoch: epoch, Ready: func() { close(ready) }, Release: &release, Report: func(now server.Stats) {
-				if release.Raised() && (left || now.Live == now.Forgotten) {
+				if release.Raised() && (o.Stdlib.Leaves() || now.Live == now.Forgotten) {
 					stop()
 				}
 			},

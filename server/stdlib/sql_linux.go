@@ -2,7 +2,6 @@ package stdlib
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -93,6 +92,3 @@ func (s *sessions) Close() error {
 	s.all.Wait()
 	return nil
 }
-
-// Shutdown closes at once: no session of the lab outlasts a load.
-func (s *sessions) Shutdown(context.Context) error { return s.Close() }

@@ -62,7 +62,6 @@ type driver struct {
 // A served is a server that answers, one generation of them.
 type served interface {
 	Serve(l net.Listener) error
-	Shutdown(ctx context.Context) error
 	Close() error
 }
 
@@ -198,8 +197,7 @@ func (g *generation) Serve(l net.Listener) error {
 	}
 	return g.server.Serve(l)
 }
-func (g *generation) Shutdown(ctx context.Context) error { return g.server.Shutdown(ctx) }
-func (g *generation) Close() error                       { return g.server.Close() }
+func (g *generation) Close() error { return g.server.Close() }
 
 type connKey struct{}
 
@@ -329,18 +327,19 @@ func (d *driver) drain(ctx context.Context, serving *sync.WaitGroup) {
 	}
 	d.mu.Lock()
 	d.drained = &server.Drained{At: d.Clock()}
-	old := d.now[len(d.now)-1]
+	old, ok := d.now[len(d.now)-1].(*generation)
 	d.mu.Unlock()
+	if !ok {
+		return // Validate refuses to drain sessions
+	}
 	d.serve(serving)
 	switch how.How {
 	case server.Abrupt:
 		_ = old.Close() // of what may have ended
 		return
 	case server.Aged:
-		if g, ok := old.(*generation); ok {
-			now := time.Now()
-			g.retires.Store(&now)
-		}
+		now := time.Now()
+		old.retires.Store(&now)
 		if !pause(ctx, how.Over+how.Over/4) {
 			return
 		}
@@ -348,7 +347,7 @@ func (d *driver) drain(ctx context.Context, serving *sync.WaitGroup) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopFor)
 	defer cancel()
-	_ = old.Shutdown(ctx) // what is left then is closed with the driver
+	_ = old.server.Shutdown(ctx) // what is left then is closed with the driver
 }
 
 // pause waits, and says whether the driver still runs.
